@@ -1,0 +1,1 @@
+"""High availability for Cardano stake pools: exactly one block producer admitted to the network."""

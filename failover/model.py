@@ -1,0 +1,646 @@
+"""The values that the parts of the controller hand to each other, and the ports behind which the world lies.
+
+Nothing here does anything: no I/O, no clock, no logging. The words are those of the design:
+producer, proxy, gate, assignment, handover, drift. Seconds are floats, slots are integers.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from contextlib import AbstractAsyncContextManager
+from dataclasses import dataclass, field
+from enum import StrEnum
+from pathlib import Path
+from typing import Any, Protocol, TypeVar
+
+R = TypeVar("R")
+
+# ---------------------------------------------------------------- time
+
+
+@dataclass(frozen=True, slots=True)
+class Instant:
+    """A point in time that survives a restart.
+
+    ``mono`` is CLOCK_BOOTTIME in seconds and means something only within the boot ``boot``;
+    ``utc`` is Unix time in seconds and may be stepped by an administrator.
+    """
+
+    boot: str
+    mono: float
+    utc: float
+
+    def since(self, earlier: Instant) -> float:
+        """Seconds from ``earlier`` to this instant, never negative; by UTC when the boots differ."""
+        if self.boot == earlier.boot:
+            return max(0.0, self.mono - earlier.mono)
+        return max(0.0, self.utc - earlier.utc)
+
+    def after(self, seconds: float) -> Instant:
+        """The instant ``seconds`` later (or earlier, when negative) on both clocks."""
+        return Instant(self.boot, self.mono + seconds, self.utc + seconds)
+
+    def reached(self, now: Instant) -> bool:
+        """Whether ``now`` is at or past this instant; by UTC when the boots differ."""
+        if self.boot == now.boot:
+            return now.mono >= self.mono
+        return now.utc >= self.utc
+
+
+# ---------------------------------------------------------------- what the operator configured
+
+
+@dataclass(frozen=True, slots=True)
+class Address:
+    """Where a TCP service listens. ``host`` is a name or a literal IPv4 or IPv6 address, without brackets."""
+
+    host: str
+    port: int
+
+    def __str__(self) -> str:
+        return f"[{self.host}]:{self.port}" if ":" in self.host else f"{self.host}:{self.port}"
+
+
+@dataclass(frozen=True, slots=True)
+class Producer:
+    """One block producer of the pool, as configured."""
+
+    name: str
+    address: Address
+    site: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Proxy:
+    """One HAProxy, as configured. Exactly one of ``socket`` (a path or an address) and ``stats`` (a URL) is set."""
+
+    name: str
+    backend: str
+    servers: Mapping[str, str]  # producer's name -> HAProxy's server name, one for each producer
+    socket: Path | Address | None = None
+    stats: str | None = None
+    username: str | None = None
+    password: str | None = field(default=None, repr=False)
+    ca_file: Path | None = None
+    cert_file: Path | None = None
+    key_file: Path | None = None
+    watch: str | None = None  # the backend whose servers are always checked
+    hard_stop_after: float | None = None  # seconds; bounds what a reload can hide; None: unknown
+
+
+@dataclass(frozen=True, slots=True)
+class HealthSettings:
+    """How producers are pinged and judged; seconds, counts and slots."""
+
+    interval: float = 10.0
+    timeout: float = 5.0
+    fall: int = 3
+    rise: int = 2
+    max_gap: float = 30.0
+    max_lag: int = 60
+
+
+@dataclass(frozen=True, slots=True)
+class PolicySettings:
+    """When the role moves by itself; seconds."""
+
+    fail_over_after: float = 300.0
+    fail_back_after: float = 1800.0
+    fail_back: str = "auto"  # or "manual"
+
+
+@dataclass(frozen=True, slots=True)
+class FenceSettings:
+    """What confirms that a producer is shut out: ``reachable`` or ``confirmed`` (see the design, Fencing)."""
+
+    require: str = "reachable"
+    proxies_are_only_path: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class LeaseSettings:
+    """The decider's lease; seconds. ``renew + action_timeout + margin < duration`` always holds."""
+
+    duration: float = 60.0
+    renew: float = 20.0
+    action_timeout: float = 10.0
+    margin: float = 5.0
+
+
+@dataclass(frozen=True, slots=True)
+class Pool:
+    """One stake pool: the whole checked configuration file. Producers are in order of preference."""
+
+    name: str
+    network: str
+    magic: int
+    producers: tuple[Producer, ...]
+    proxies: tuple[Proxy, ...]
+    references: tuple[Address, ...] = ()
+    mode: str = "act"  # or "observe"
+    state: Path = Path("/var/lib/failover")
+    listen: Address = Address("127.0.0.1", 9465)
+    health: HealthSettings = HealthSettings()
+    policy: PolicySettings = PolicySettings()
+    fence: FenceSettings = FenceSettings()
+    lease: LeaseSettings = LeaseSettings()
+
+    @property
+    def names(self) -> tuple[str, ...]:
+        """The producers' names, in order of preference."""
+        return tuple(p.name for p in self.producers)
+
+    @property
+    def preferred(self) -> str:
+        """The name of the first producer."""
+        return self.producers[0].name
+
+    def others(self, name: str | None) -> tuple[str, ...]:
+        """Every producer's name but this one, in order of preference."""
+        return tuple(p.name for p in self.producers if p.name != name)
+
+
+# ---------------------------------------------------------------- what was observed
+
+
+@dataclass(frozen=True, slots=True)
+class Tip:
+    """The end of a node's selected chain. ``hash`` is hexadecimal, and empty at genesis."""
+
+    slot: int
+    hash: str
+    block_no: int
+
+
+@dataclass(frozen=True, slots=True)
+class Ping:
+    """The outcome of one node-to-node ping, dated by its end (``at``) and its start (``started``)."""
+
+    at: Instant
+    started: Instant
+    ok: bool
+    tip: Tip | None = None
+    seconds: float | None = None  # of the whole ping
+    stage: str | None = None  # where it failed: dns connect handshake keep-alive tip
+    error: str | None = None
+
+
+class Check(StrEnum):
+    """What a proxy's own check of a server says."""
+
+    PASSED_L7 = "passed-l7"  # a protocol check passed
+    PASSED_L4 = "passed-l4"  # the port accepted a connection; a stopped process does that too
+    FAILED = "failed"
+    NONE = "none"  # not checked (no check configured, or in maint without a watch), or no result yet
+
+
+class Admin(StrEnum):
+    """A server's administrative state in HAProxy."""
+
+    READY = "ready"
+    DRAIN = "drain"
+    MAINT = "maint"
+
+
+@dataclass(frozen=True, slots=True)
+class ServerView:
+    """One producer's server in one proxy, as just read.
+
+    ``status`` is HAProxy's own word (UP, DOWN, MAINT, NOLB, DRAIN or "no check").
+    ``address`` is what HAProxy says it connects to, or None where it does not say.
+    """
+
+    admin: Admin
+    status: str
+    sessions: int
+    check: Check
+    address: str | None = None
+
+    @property
+    def serves(self) -> bool:
+        """Whether new connections reach this server."""
+        return self.admin is Admin.READY and self.status in ("UP", "no check")
+
+
+@dataclass(frozen=True, slots=True)
+class ProxyReading:
+    """One answer of a proxy, all servers of its backend that belong to producers, by producer's name.
+
+    ``process`` tells one HAProxy process from the next (pid and start time as far as the way in shows them);
+    ``uptime`` is in seconds where known; ``total`` is the backend's cumulated sessions (a fall means a reload).
+    ``stopping`` means that the answer came from an old worker: it says nothing about the present one.
+    """
+
+    servers: Mapping[str, ServerView]
+    process: str | None = None
+    uptime: float | None = None
+    total: int = 0
+    stopping: bool = False
+    version: str | None = None
+
+
+# ---------------------------------------------------------------- what is stored
+
+
+class Health(StrEnum):
+    """Can the producer be spoken to."""
+
+    UP = "up"
+    DOWN = "down"
+    UNKNOWN = "unknown"
+
+
+class Phase(StrEnum):
+    """Where a pool's assignment stands; see handover.py for what each phase does and when it ends."""
+
+    STEADY = "steady"
+    FENCING = "fencing"
+    PROMOTING = "promoting"
+
+
+class Cause(StrEnum):
+    """Why a handover was begun."""
+
+    FORCED = "forced"
+    AT_ONCE = "at-once"
+    VOLUNTARY = "voluntary"
+    BY_HAND = "by-hand"
+    ADOPTED = "adopted"
+    UNFIT = "unfit"
+    HAND_BACK = "hand-back"
+    TAKEN_BACK = "taken-back"
+
+
+@dataclass(frozen=True, slots=True)
+class Gate:
+    """One way by which a producer's blocks reach the network: here the producer's server in a proxy."""
+
+    proxy: str
+    producer: str
+
+    def __str__(self) -> str:
+        return f"{self.producer}@{self.proxy}"
+
+
+@dataclass(frozen=True, slots=True)
+class Taint:
+    """A gate on which an opening was sent and not answered: it may yet open by itself.
+
+    It ends when the gate has answered (``answered``) and reads closed one action timeout later.
+    """
+
+    gate: Gate
+    since: Instant
+    answered: Instant | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class PassedOver:
+    """A silent gate that a forced handover did not wait for."""
+
+    gate: Gate
+    at: Instant
+
+
+@dataclass(frozen=True, slots=True)
+class Held:
+    """A restriction on a producer, or on the pool, that ends by itself when ``until`` is set."""
+
+    producer: str  # empty for the pool (pause)
+    until: Instant | None = None
+    reason: str = ""
+    by: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class Assignment:
+    """The pool's one stored value: who is active, in which phase, at which generation, and why.
+
+    It changes only by compare-and-swap on ``revision``. In steady ``target`` is None; in fencing and promoting
+    ``active`` is the old producer (or None) and ``target`` the new one.
+    """
+
+    revision: int
+    generation: int
+    phase: Phase
+    active: str | None
+    target: str | None
+    cause: Cause
+    since: Instant
+    reason: str
+    term: int = 0
+    requested_by: str | None = None
+    forced_by_hand: bool = False
+    pinned: Held | None = None
+    cordoned: tuple[Held, ...] = ()
+    paused: Held | None = None
+    released: bool = False
+    barred: tuple[Held, ...] = ()
+    passed_over: tuple[PassedOver, ...] = ()
+    handed_back: tuple[str, ...] = ()  # given the role back once, until fit for fail_back_after
+    tainted: tuple[Taint, ...] = ()
+    seen: tuple[str, ...] = ()
+    failovers: tuple[Instant, ...] = ()  # automatic failovers of the last 24 h, oldest first, at most 8
+    request: str | None = None  # id of the request that this handover carries out
+
+
+@dataclass(frozen=True, slots=True)
+class Lease:
+    """Who decides. ``term`` rises each time the holder changes; ``expires`` is on the holder's own clock."""
+
+    holder: str
+    term: int
+    expires: Instant
+    duration: float = 60.0
+
+
+class Verb(StrEnum):
+    """What an operator asks for."""
+
+    SWITCHOVER = "switchover"
+    PAUSE = "pause"
+    RESUME = "resume"
+    PIN = "pin"
+    UNPIN = "unpin"
+    CORDON = "cordon"
+    UNCORDON = "uncordon"
+    ADOPT = "adopt"
+    RELEASE = "release"
+
+
+class RequestState(StrEnum):
+    """What became of a request."""
+
+    PENDING = "pending"
+    ACCEPTED = "accepted"  # a handover runs for it
+    DONE = "done"
+    REFUSED = "refused"
+    FAILED = "failed"
+    EXPIRED = "expired"
+    OVERTAKEN = "overtaken"
+
+
+@dataclass(frozen=True, slots=True)
+class Request:
+    """One wish of an operator, as appended to the store by the CLI.
+
+    ``generation`` is the one that the operator saw (None: any); ``seconds`` is how long what it sets shall last.
+    """
+
+    id: str
+    verb: Verb
+    at: Instant
+    expires: Instant
+    by: str
+    producer: str | None = None
+    reason: str = ""
+    seconds: float | None = None
+    force: bool = False
+    generation: int | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Answer:
+    """What became of a request, in words."""
+
+    request: str
+    state: RequestState
+    text: str
+
+
+class EventKind(StrEnum):
+    """The journal's words; INTERFACE, ``history``."""
+
+    HEALTH_CHANGED = "health-changed"
+    DECISION = "decision"
+    STEP_STARTED = "step-started"
+    STEP_DONE = "step-done"
+    STEP_FAILED = "step-failed"
+    PHASE_CHANGED = "phase-changed"
+    SPLIT_BRAIN = "split-brain"
+    SPLIT_BRAIN_HEALED = "split-brain-healed"
+    DRIFT = "drift"
+    REQUEST = "request"
+    PAUSED = "paused"
+    RESUMED = "resumed"
+    PINNED = "pinned"
+    UNPINNED = "unpinned"
+    ISOLATED = "isolated"
+    LEASE = "lease"
+    ALERT = "alert"
+    CONFIG_RELOADED = "config-reloaded"
+    STARTED = "started"
+    STOPPED = "stopped"
+
+
+@dataclass(frozen=True, slots=True)
+class Event:
+    """One row of the journal. ``detail`` is small and JSON-ready."""
+
+    kind: EventKind
+    at: Instant
+    reason: str
+    generation: int = 0
+    producer: str | None = None
+    detail: Mapping[str, Any] = field(default_factory=dict)
+
+
+class StepKind(StrEnum):
+    """What is done to a gate."""
+
+    CLOSE = "close"  # to maint, then end its sessions
+    OPEN = "open"  # to ready
+
+
+@dataclass(frozen=True, slots=True)
+class Step:
+    """One command to one gate. An edge refuses a step whose generation or term is no longer the present one."""
+
+    kind: StepKind
+    gate: Gate
+    generation: int
+    term: int
+    reason: str
+
+
+@dataclass(frozen=True, slots=True)
+class Drift:
+    """Something observed that differs from what the assignment says. ``where`` is a gate, a proxy or a producer."""
+
+    kind: str
+    where: str
+    what: str
+    since: Instant
+    split_brain: bool = False
+
+
+# ---------------------------------------------------------------- ports: the world, as the core sees it
+
+
+class Worker(Protocol):
+    """One thread of its own for one edge; at most one call runs, and none waits behind one that was given up on."""
+
+    async def call(self, function: Callable[[], R], timeout: float) -> R:
+        """Run ``function`` in the worker's thread.
+
+        Raises TimeoutError after ``timeout`` seconds: the call goes on, and its effect is unknown.
+        Raises WorkerBusy while an earlier call that was given up on still runs.
+        """
+        ...
+
+    def close(self) -> None:
+        """Take no more calls; do not wait for one that runs."""
+        ...
+
+
+class Host(Protocol):
+    """Time and chance. Outside the edges nothing reads a clock or sleeps but through this."""
+
+    def now(self) -> Instant:
+        """The present instant (CLOCK_BOOTTIME, which does not stop while suspended, and UTC)."""
+        ...
+
+    async def sleep(self, seconds: float) -> None:
+        """Wait; at once when ``seconds`` is not positive."""
+        ...
+
+    def timeout(self, seconds: float) -> AbstractAsyncContextManager[Any]:
+        """A block that raises TimeoutError when it takes longer than ``seconds``."""
+        ...
+
+    def random(self) -> float:
+        """A number in [0, 1)."""
+        ...
+
+    def new_id(self) -> str:
+        """A fresh identifier, unique across hosts and restarts."""
+        ...
+
+    def worker(self, name: str) -> Worker:
+        """A new worker for the edge ``name``."""
+        ...
+
+
+class ProxyPort(Protocol):
+    """One proxy's management. Every call ends within the timeout that it is given."""
+
+    async def read(self, timeout: float) -> ProxyReading:
+        """The producers' servers as they are now. Raises GateUnreachable, GateTimeout, GateRefused."""
+        ...
+
+    async def set(self, kind: StepKind, producer: str, timeout: float, still_valid: Callable[[], bool]) -> bool:
+        """Close or open the producer's server; idempotent.
+
+        ``still_valid`` is asked immediately before sending; when it says no, nothing is sent and False is returned.
+        Raises GateUnreachable (nothing was sent), GateTimeout (unknown effect), GateRefused (no effect).
+        """
+        ...
+
+    async def close(self) -> None:
+        """Let go of connections and threads."""
+        ...
+
+
+class PingPort(Protocol):
+    """How a node is pinged."""
+
+    async def __call__(self, address: Address, magic: int, timeout: float) -> tuple[Tip, float]:
+        """The tip and the seconds that the whole ping took. Raises PingError."""
+        ...
+
+
+@dataclass(frozen=True, slots=True)
+class Commit:
+    """Everything that one decision writes, in one transaction, before its first step.
+
+    ``assignment`` replaces the stored one if that still has ``expected_revision`` (0: there is none yet).
+    None leaves the assignment alone. ``term`` must still be the lease's.
+    """
+
+    term: int
+    assignment: Assignment | None = None
+    expected_revision: int = 0
+    events: tuple[Event, ...] = ()
+    answers: tuple[Answer, ...] = ()
+    timers: Mapping[str, Any] | None = None  # JSON-ready; see health.py
+    snapshot: Mapping[str, Any] | None = None  # the status document, for the CLI when no daemon runs
+
+
+@dataclass(frozen=True, slots=True)
+class JournalEntry:
+    """One row of the journal as stored; ``id`` rises."""
+
+    id: int
+    event: Event
+
+
+@dataclass(frozen=True, slots=True)
+class Stored:
+    """What a store holds for a pool."""
+
+    assignment: Assignment | None
+    timers: Mapping[str, Any]
+    lease: Lease | None
+
+
+class Store(Protocol):
+    """Where the assignment, timers, requests, lease and journal live. Calls are synchronous and short.
+
+    One conformance suite holds for every store. All calls raise StoreUnusable or StoreFull when they must.
+    """
+
+    def load(self) -> Stored:
+        """The present assignment, timers and lease."""
+        ...
+
+    def commit(self, commit: Commit) -> None:
+        """Write all of it or nothing. Raises StoreConflict when revision or term are overtaken."""
+        ...
+
+    def reserve(self) -> None:
+        """Make sure that a whole handover can be journalled. Raises StoreFull."""
+        ...
+
+    def acquire(self, holder: str, now: Instant, duration: float, wait: float) -> Lease | None:
+        """Take or renew the lease for ``duration`` seconds; None while somebody else holds it.
+
+        A foreign lease is overtaken when it has stood unchanged for its duration plus ``wait`` on our own clock,
+        or when its holder is known to be dead (same boot, folder lock free) for ``wait`` seconds.
+        """
+        ...
+
+    def resign(self, holder: str) -> None:
+        """Give the lease up, so that the next daemon need not wait. Not an error when it is not held."""
+        ...
+
+    def submit(self, request: Request) -> None:
+        """Append a request."""
+        ...
+
+    def pending(self) -> tuple[Request, ...]:
+        """Requests that are pending or accepted, oldest first (at most 100)."""
+        ...
+
+    def answer(self, request_id: str) -> Answer | None:
+        """What became of a request; None when no such request is known."""
+        ...
+
+    def changed(self) -> int:
+        """A number that changes when another process has written; cheap."""
+        ...
+
+    def history(self, after: int = 0, since_utc: float = 0.0, limit: int = 1000) -> tuple[JournalEntry, ...]:
+        """Journal rows with an id above ``after`` and not older than ``since_utc``, oldest first."""
+        ...
+
+    def unfinished(self) -> tuple[Event, ...]:
+        """The step-started rows without a step-done or step-failed of the same ``detail["step"]``."""
+        ...
+
+    def snapshot(self) -> tuple[Mapping[str, Any], Instant] | None:
+        """The last status document, and when it was written."""
+        ...
+
+    def close(self) -> None:
+        """Let go of the files."""
+        ...
