@@ -1,0 +1,86 @@
+"""Whether a running controller may take over a file that was read again. Pure."""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Iterator
+
+from failover.model import Pool, Proxy
+
+_RESTART = "needs a restart of the daemon"
+
+
+def compare(
+    old: Pool,
+    new: Pool,
+    *,
+    active: str | None,
+    target: str | None,
+    empty_proxies: Collection[str],
+    phase_steady: bool,
+) -> tuple[str, ...]:
+    """Why the new file is refused, a sentence for each reason; empty when it is accepted.
+
+    ``empty_proxies`` are those that are confirmed to carry no session, or that an operator forced past. A proxy that
+    leads elsewhere under its old name counts as removed: what it guarded is no longer seen.
+    """
+    roles = {"active": active, "target of the handover": target}
+    return (
+        *_identity(old, new),
+        *_producers(old, new, roles, phase_steady),
+        *_proxies(old, new, empty_proxies, phase_steady),
+    )
+
+
+def _identity(old: Pool, new: Pool) -> Iterator[str]:
+    for key, before, after in (
+        ("pool", old.name, new.name),
+        ("network", f"{old.network} ({old.magic})", f"{new.network} ({new.magic})"),
+        ("state", old.state, new.state),
+        ("listen", old.listen, new.listen),
+    ):
+        if before != after:
+            yield f"{key}: changes from '{before}' to '{after}', which {_RESTART}. Mend: change it back, or restart."
+
+
+def _producers(old: Pool, new: Pool, roles: dict[str, str | None], steady: bool) -> Iterator[str]:
+    present = {producer.name: producer for producer in new.producers}
+    for producer in old.producers:
+        role = next((word for word, name in roles.items() if name == producer.name), None)
+        after = present.get(producer.name)
+        if after is None and role is not None:
+            renamed = next((p.name for p in new.producers if p.address == producer.address), None)
+            what = f"renames it to '{renamed}'" if renamed else "removes it"
+            mend = "switch over to another producer first, or keep it"
+            yield f"producers: '{producer.name}' is {_the(role)}, and the new file {what}. Mend: {mend}."
+        elif after is None and not steady:
+            mend = "reload again when the pool is steady"
+            yield f"producers: '{producer.name}' is removed while a handover runs. Mend: {mend}."
+        elif after is not None and role is not None and after.address != producer.address:
+            what = f"moves it from {producer.address} to {after.address}"
+            mend = "switch over to another producer first"
+            yield f"producers: '{producer.name}' is {_the(role)}, and the new file {what}. Mend: {mend}."
+
+
+def _the(role: str) -> str:
+    return f"the {role}" if role != "active" else "active"
+
+
+def _proxies(old: Pool, new: Pool, empty: Collection[str], steady: bool) -> Iterator[str]:
+    present = {proxy.name: proxy for proxy in new.proxies}
+    kept = {producer.name for producer in new.producers}
+    for proxy in old.proxies:
+        after = present.get(proxy.name)
+        if after is not None and _guards(proxy, kept) == _guards(after, set(proxy.servers) & kept):
+            continue
+        what = "is removed" if after is None else "leads to another HAProxy, backend or server than before"
+        if proxy.name not in empty:
+            mend = "put its producers' servers in maint and end their sessions first, or keep it as it was"
+            yield f"proxies: '{proxy.name}' {what}, and is not confirmed empty. Mend: {mend}."
+        elif not steady:
+            yield f"proxies: '{proxy.name}' {what} while a handover runs. Mend: reload again when the pool is steady."
+
+
+def _guards(proxy: Proxy, producers: Collection[str]) -> tuple[object, ...]:
+    """What the proxy's gates are: the way in, the backend, and the servers of these producers."""
+    servers = {name: server for name, server in proxy.servers.items() if name in producers}
+    return proxy.socket, proxy.stats, proxy.backend, servers

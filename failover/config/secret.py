@@ -1,0 +1,52 @@
+"""Secrets and the files beside the configuration that must be there when it is read.
+
+A secret's text leaves this module as a return value alone, never in an error.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+
+from failover.config import regular
+from failover.config.regular import Unreadable
+
+MOST_BYTES = 4096  # of a password's file
+
+
+def from_file(path: Path) -> str:
+    """The password in a file, without its line's end. Raises Unreadable."""
+    content = regular.read(path, MOST_BYTES + 1, private=True)
+    if len(content) > MOST_BYTES:
+        raise Unreadable(f"the file is larger than {MOST_BYTES} bytes", "write the password into it, alone")
+    try:
+        text = content.decode("utf-8")
+    except UnicodeDecodeError:
+        text = ""  # the error itself would carry the bytes
+    if content and not text:
+        raise Unreadable("the file is not UTF-8 text", "write the password into it, alone")
+    return _one_line(text.removesuffix("\n").removesuffix("\r"), "the file", "write the password into it, alone")
+
+
+def from_environment(name: str, environ: Mapping[str, str]) -> str:
+    """The password in an environment variable. Raises Unreadable."""
+    if name not in environ:
+        raise Unreadable("the environment has no such variable", "set it, or use password_file")
+    return _one_line(environ[name], "the variable", "set it to the password, alone")
+
+
+def require_file(path: Path, *, private: bool) -> None:
+    """Make sure that a certificate's or key's file can be read and has a content. Raises Unreadable.
+
+    ``private``: others must not be able to read it.
+    """
+    if not regular.read(path, 1, private=private):
+        raise Unreadable("the file is empty", "put the PEM text into it")
+
+
+def _one_line(text: str, where: str, mend: str) -> str:
+    if not text:
+        raise Unreadable(f"{where} is empty", mend)
+    if not text.isprintable():
+        raise Unreadable(f"{where} has several lines or control characters", mend)
+    return text

@@ -1,0 +1,89 @@
+"""Whatever the text, the loader returns or raises ConfigError, and nothing else."""
+
+from __future__ import annotations
+
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from failover.config import Loaded, load_text
+from failover.errors import ConfigError
+
+GOOD = """\
+pool: EXMPL
+network: {magic: 42}
+mode: act
+producers:
+  - {name: main, address: "10.0.1.10:6000", site: home}
+  - {name: backup, address: "[2001:db8::1]:6000"}
+proxies:
+  - name: proxy-1
+    stats: https://10.0.2.5:8404/stats
+    username: failover
+    password_env: PROXY_PASSWORD
+    backend: producers
+    servers: {main: bp1, backup: bp2}
+    hard_stop_after: 5s
+references: ["relay.example.org:3001"]
+health: {interval: 10s, timeout: 0.5, fall: 3, max_lag: 60}
+policy: {fail_over_after: 5m, fail_back: auto}
+fence: {require: reachable, proxies_are_only_path: false}
+lease: {duration: 60s}
+"""
+ENVIRON = {"PROXY_PASSWORD": "hunter2"}
+WORDS = [
+    "null", "true", "-1", "1e999", ".nan", "0x1F", "9" * 400, "''", "[]", "{}", "- ", ": ", "? ", "\n", "\n  ", "\t",
+    "#", "&a ", "*a", "!!str ", "!", "%", "|", ">", "'", '"', "\\", '"\\x00"', "\u2028", "\x00", "\ud7ff", "ä",
+    "[::1]:6000", "http://[", "https://u:p@h/", "h:0", "pool", "records", "1h30m", "---\n", "<<: ", "/proc/self/mem",
+    "main", "none",
+]  # fmt: skip
+LINES = GOOD.splitlines(keepends=True)
+SCALARS = sorted({word.strip('",[]{}') for line in LINES for word in line.split() if word.strip('",[]{}:-')})
+
+
+def loads_or_refuses(text: str) -> None:
+    try:
+        loaded = load_text(text, environ=ENVIRON)
+    except ConfigError as error:
+        said = str(error)
+    else:
+        said = f"{loaded.warnings}"
+        assert isinstance(loaded, Loaded)
+    assert said
+    assert "hunter2" not in said
+
+
+def test_the_good_file_is_good() -> None:
+    assert load_text(GOOD, environ=ENVIRON).pool.names == ("main", "backup")
+
+
+@settings(max_examples=300, deadline=None)
+@given(st.text(max_size=60) | st.lists(st.sampled_from([*WORDS, *SCALARS, " ", ", "]), max_size=15).map("".join))
+def test_any_small_text_is_loaded_or_refused(text: str) -> None:
+    loads_or_refuses(text)
+
+
+@settings(max_examples=400, deadline=None)
+@given(
+    st.lists(
+        st.tuples(st.integers(0, len(GOOD)), st.integers(0, 12), st.sampled_from(WORDS) | st.text(max_size=4)),
+        min_size=1,
+        max_size=4,
+    )
+)
+def test_a_good_file_with_cuts_and_insertions_is_loaded_or_refused(edits: list[tuple[int, int, str]]) -> None:
+    text = GOOD
+    for start, removed, added in edits:
+        text = text[:start] + added + text[start + removed :]
+    loads_or_refuses(text)
+
+
+@settings(max_examples=400, deadline=None)
+@given(st.sampled_from(SCALARS), st.sampled_from(WORDS + SCALARS) | st.from_regex(r"[ -~]{0,12}", fullmatch=True))
+def test_a_good_file_with_one_value_replaced_is_loaded_or_refused(old: str, new: str) -> None:
+    loads_or_refuses(GOOD.replace(old, new, 1))
+
+
+@settings(max_examples=100, deadline=None)
+@given(st.lists(st.sampled_from(LINES), max_size=30))
+def test_the_lines_of_a_good_file_in_any_order_are_loaded_or_refused(lines: list[str]) -> None:
+    loads_or_refuses("".join(lines))

@@ -1,0 +1,115 @@
+"""What a running controller may take over from a file that was read again."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+
+from failover.config import compare
+from failover.model import Address, HealthSettings, Pool, Producer, Proxy
+
+NAMES = ("main", "backup", "third")
+OLD = Pool(
+    name="EXMPL",
+    network="mainnet",
+    magic=764824073,
+    producers=tuple(Producer(name, Address(name, 6000)) for name in NAMES),
+    proxies=tuple(
+        Proxy(f"proxy-{i}", "producers", {name: name for name in NAMES}, socket=Path(f"/run/{i}.sock")) for i in (1, 2)
+    ),
+)
+
+
+def reasons(new: Pool, *, target: str | None = None, empty: tuple[str, ...] = (), steady: bool = True) -> str:
+    found = compare(OLD, new, active="main", target=target, empty_proxies=empty, phase_steady=steady)
+    return "\n".join(found)
+
+
+def without(name: str) -> Pool:
+    kept = tuple(producer for producer in OLD.producers if producer.name != name)
+    proxies = tuple(replace(p, servers={k: v for k, v in p.servers.items() if k != name}) for p in OLD.proxies)
+    return replace(OLD, producers=kept, proxies=proxies)
+
+
+def with_producer(which: str, **changes: object) -> Pool:
+    return replace(
+        OLD,
+        producers=tuple(replace(p, **changes) if p.name == which else p for p in OLD.producers),  # type: ignore[arg-type]
+    )
+
+
+def with_proxy(**changes: object) -> Pool:
+    return replace(OLD, proxies=(OLD.proxies[0], replace(OLD.proxies[1], **changes)))  # type: ignore[arg-type]
+
+
+def test_the_same_file_and_new_settings_are_taken_over() -> None:
+    changed = replace(OLD, health=HealthSettings(interval=5.0), mode="observe", references=(Address("relay", 3001),))
+    assert reasons(OLD) == reasons(changed) == reasons(changed, steady=False) == ""
+
+
+def test_the_active_is_not_removed_renamed_or_readdressed() -> None:
+    assert "'main' is active, and the new file removes it" in reasons(without("main"))
+    assert "'main' is active, and the new file renames it to 'first'" in reasons(with_producer("main", name="first"))
+    moved = with_producer("main", address=Address("main", 6001))
+    assert "'main' is active, and the new file moves it from main:6000 to main:6001" in reasons(moved)
+
+
+def test_the_target_of_a_handover_is_not_removed_either() -> None:
+    assert "'backup' is the target of the handover" in reasons(without("backup"), target="backup", steady=False)
+
+
+def test_another_producer_may_go_in_steady_and_not_during_a_handover() -> None:
+    assert reasons(without("third")) == ""
+    assert reasons(with_producer("third", address=Address("third", 1))) == ""
+    assert "'third' is removed while a handover runs" in reasons(without("third"), steady=False)
+
+
+def test_a_producer_and_a_proxy_may_come_and_the_order_may_change() -> None:
+    fourth = Producer("fourth", Address("fourth", 6000))
+    proxies = tuple(replace(p, servers={**p.servers, "fourth": "fourth"}) for p in OLD.proxies)
+    third_proxy = replace(proxies[0], name="proxy-3", socket=Path("/run/3.sock"))
+    new = replace(OLD, producers=(fourth, *reversed(OLD.producers)), proxies=(third_proxy, *proxies))
+    assert reasons(new) == reasons(new, steady=False) == ""
+
+
+def test_a_proxy_goes_only_when_it_is_confirmed_empty_and_the_pool_is_steady() -> None:
+    new = replace(OLD, proxies=OLD.proxies[:1])
+    assert "'proxy-2' is removed, and is not confirmed empty" in reasons(new)
+    assert reasons(new, empty=("proxy-2",)) == ""
+    assert "'proxy-2' is removed while a handover runs" in reasons(new, empty=("proxy-2",), steady=False)
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {"socket": Path("/run/other.sock")},
+        {"socket": None, "stats": "https://h/stats"},
+        {"backend": "other"},
+        {"servers": {"main": "main", "backup": "x", "third": "third"}},
+    ],
+)
+def test_a_proxy_that_leads_elsewhere_counts_as_removed(changes: dict[str, object]) -> None:
+    assert "'proxy-2' leads to another" in reasons(with_proxy(**changes))
+    assert reasons(with_proxy(**changes), empty=("proxy-2",)) == ""
+
+
+def test_a_proxy_may_get_other_credentials_and_a_watch() -> None:
+    new = with_proxy(username="u", password="hunter3", watch="watch", hard_stop_after=5.0)
+    assert reasons(new, steady=False) == ""
+
+
+@pytest.mark.parametrize(
+    ("key", "changes"),
+    [
+        ("pool", {"name": "OTHER"}),
+        ("network", {"network": "preprod", "magic": 1}),
+        ("state", {"state": Path("/other")}),
+        ("listen", {"listen": Address("127.0.0.1", 1)}),
+    ],
+)
+def test_what_the_daemon_was_started_with_needs_a_restart(key: str, changes: dict[str, object]) -> None:
+    found = reasons(replace(OLD, **changes))  # type: ignore[arg-type]
+    assert found.startswith(f"{key}: changes from ")
+    assert "needs a restart of the daemon" in found

@@ -1,0 +1,137 @@
+"""The JSON Schema says of a file what the loader says, and explains each key."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator
+from dataclasses import fields
+from typing import Any
+
+import pytest
+from click.testing import CliRunner
+from jsonschema import Draft202012Validator
+from ruamel.yaml import YAML
+
+from failover.cli.schema import command
+from failover.config import InvalidConfig, load_text
+from failover.config.shape import File
+from failover.model import FenceSettings, HealthSettings, LeaseSettings, PolicySettings, Pool
+
+EXAMPLE = """\
+pool: EXMPL
+network: mainnet
+mode: act
+state: /var/lib/failover
+listen: 127.0.0.1:9465
+producers:
+  - {name: main, address: "10.0.1.10:6000", site: home}
+  - {name: backup, address: "bp2.example.internal:6000", site: cloud}
+proxies:
+  - {name: proxy-1, socket: /run/haproxy/admin.sock, backend: producers, watch: watch, hard_stop_after: 5s}
+  - name: proxy-2
+    stats: https://10.0.2.5:8404/stats
+    username: failover
+    password_env: PROXY_2_PASSWORD
+    ca_file: /etc/hosts
+    backend: producers
+    servers: {main: bp1, backup: bp2}
+references: ["relay.example.org:3001"]
+health: {interval: 10s, timeout: 5s, fall: 3, rise: 2, max_gap: 30, max_lag: 60}
+policy: {fail_over_after: 5m, fail_back_after: 1h30m, fail_back: auto}
+fence:  {require: reachable, proxies_are_only_path: false}
+lease:  {duration: 60s, renew: 20s, action_timeout: 10s}
+"""
+
+
+@pytest.fixture(scope="module", name="document")
+def printed_schema() -> dict[str, Any]:
+    result = CliRunner().invoke(command)
+    assert result.exit_code == 0, result.output
+    printed: dict[str, Any] = json.loads(result.stdout)
+    return printed
+
+
+def errors(document: dict[str, Any], text: str) -> list[str]:
+    return [
+        error.message for error in Draft202012Validator(document).iter_errors(YAML(typ="safe", pure=True).load(text))
+    ]
+
+
+def properties(part: Any, path: str = "") -> Iterator[tuple[str, dict[str, Any]]]:
+    if isinstance(part, dict):
+        for key, inner in part.get("properties", {}).items():
+            yield f"{path}.{key}", inner
+        for key, inner in part.items():
+            yield from properties(inner, f"{path}/{key}")
+    elif isinstance(part, list):
+        for inner in part:
+            yield from properties(inner, path)
+
+
+def test_the_schema_is_itself_valid(document: dict[str, Any]) -> None:
+    Draft202012Validator.check_schema(document)
+
+
+def test_every_key_has_a_title_a_description_and_an_example_that_fits(document: dict[str, Any]) -> None:
+    found = dict(properties(document))
+    assert len(found) > 40
+    for path, written in found.items():
+        key = {**document["$defs"].get(written.get("$ref", "").rpartition("/")[2], {}), **written}
+        assert key.get("title"), path
+        assert key.get("description"), path
+        assert key.get("examples"), path
+        for example in key["examples"]:
+            # The parts are defined beside: an example is checked with the whole document's definitions at hand.
+            Draft202012Validator({**key, "$defs": document["$defs"]}).validate(example)
+
+
+def test_the_example_is_valid_and_loads(document: dict[str, Any]) -> None:
+    assert errors(document, EXAMPLE) == []
+    assert load_text(EXAMPLE, environ={"PROXY_2_PASSWORD": "hunter2"}).pool.proxies[1].password == "hunter2"
+
+
+@pytest.mark.parametrize(
+    ("good", "bad"),
+    [
+        ("EXMPL", "123"),
+        ("EXMPL", "a/b"),
+        ("mainnet", "nowhere"),
+        ("mainnet", "{magic: -1}"),
+        ("mode: act", "mode: go"),
+        ("/var/lib", "var/lib"),
+        ("10.0.1.10:6000", "10.0.1.10"),
+        ("interval: 10s", "interval: soon"),
+        ("interval: 10s", "interval: 0"),
+        ("fall: 3", "fall: 0"),
+        ("fall: 3", "fall: true"),
+        ("proxies_are_only_path: false", "proxies_are_only_path: 0"),
+        ("require: reachable", "require: none"),
+        ("name: main,", ""),
+        ("helth", "helth"),
+        ("username: failover", "password: hunter2"),
+        ("backend: producers, watch", "stats: http://h/s, backend: producers, watch"),
+        ("https://", "https://u:p@"),
+        ("ca_file:", "cert_file:"),
+        ("references:", "refs:"),
+        ("site: home", "site: null"),
+    ],
+)
+def test_the_schema_and_the_loader_refuse_the_same(document: dict[str, Any], good: str, bad: str) -> None:
+    text = EXAMPLE.replace(good, bad, 1) if good in EXAMPLE else f"{EXAMPLE}{bad}: 1\n"
+    assert errors(document, text) != []
+    with pytest.raises(InvalidConfig):
+        load_text(text, environ={"PROXY_2_PASSWORD": "hunter2"})
+
+
+def test_the_file_has_a_key_for_every_setting_of_the_model() -> None:
+    keys = {field.name for field in fields(Pool)} - {"name", "magic"}
+    assert keys == set(File.model_fields) - {"pool"}
+    for section, settings in (
+        ("health", HealthSettings),
+        ("policy", PolicySettings),
+        ("fence", FenceSettings),
+        ("lease", LeaseSettings),
+    ):
+        default = File.model_fields[section].get_default().model_dump()
+        assert settings(**default) == settings()
+        assert set(default) == {field.name for field in fields(settings)} - {"margin"}
