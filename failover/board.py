@@ -1,0 +1,354 @@
+"""The board: the latest dated observation of every part, folded so that nothing needs to be remembered elsewhere.
+
+Probes post here; the tick reads one frozen ``View``. Nothing here talks to the world. Folding is pure
+(``fold_reading``, ``fold_silence``); ``Board`` only holds the present values and says what is due.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field, replace
+from typing import Any
+
+from . import health
+from .health import Track, Yardstick
+from .model import (
+    Admin,
+    Check,
+    Gate,
+    Instant,
+    Lease,
+    Ping,
+    Pool,
+    ProxyReading,
+    ServerView,
+    StepKind,
+    Tip,
+)
+
+REVERSALS = 3  # by another hand, within REVERSAL_WINDOW: we stop fighting
+REVERSAL_WINDOW = 300.0  # seconds
+
+
+@dataclass(frozen=True, slots=True)
+class ProxyTrack:
+    """What is known of one proxy.
+
+    ``reading`` is the last good one, perhaps from before a restart (then not ``current``).
+    ``opened`` names the producers to whom an opening may have been sent since that reading.
+    """
+
+    reading: ProxyReading | None = None
+    read_at: Instant | None = None
+    current: bool = False  # read by this process
+    silent_since: Instant | None = None
+    misses: int = 0
+    error: str | None = None
+    reloaded_at: Instant | None = None
+    sent: frozenset[str] = frozenset()  # producers whose gate we moved since the last good reading
+    opened: frozenset[str] = frozenset()
+    reversals: tuple[Instant, ...] = ()
+    contested_until: Instant | None = None
+
+    @property
+    def tried(self) -> bool:
+        """Whether it was read, or reading it failed, at least once."""
+        return self.current or self.misses > 0
+
+    @property
+    def answers(self) -> bool:
+        """Whether the last attempt to read it succeeded."""
+        return self.current and self.silent_since is None
+
+
+def fold_reading(track: ProxyTrack, reading: ProxyReading, at: Instant, hard_stop_after: float | None) -> ProxyTrack:
+    """The track after a good reading. A changed process, or a falling total, is a reload or a restart."""
+    before = track.reading
+    reloaded_at = track.reloaded_at
+    if before is None:
+        reloaded_at = _reload_before_us(reading, at, hard_stop_after) or reloaded_at
+    elif _reloaded(before, reading):
+        reloaded_at = at
+    reversals, contested = track.reversals, track.contested_until
+    if contested is not None and contested.reached(at):
+        reversals, contested = (), None
+    if before is not None and _moved_by_others(before, reading, track.sent):
+        kept = tuple(r for r in reversals if at.since(r) <= REVERSAL_WINDOW)
+        reversals = (*kept, at)[-REVERSALS:]
+        if contested is not None or len(reversals) >= REVERSALS:
+            contested = at.after(REVERSAL_WINDOW)
+    return ProxyTrack(
+        reading=reading,
+        read_at=at,
+        current=True,
+        reloaded_at=reloaded_at,
+        reversals=reversals,
+        contested_until=contested,
+    )
+
+
+def _reload_before_us(reading: ProxyReading, at: Instant, hard_stop_after: float | None) -> Instant | None:
+    """A proxy first seen may have been reloaded just before: assume the youngest that it can be."""
+    if hard_stop_after is None:
+        return None
+    return at if reading.uptime is None else at.after(-reading.uptime)
+
+
+def _reloaded(before: ProxyReading, now: ProxyReading) -> bool:
+    if before.process is not None and now.process is not None and before.process != now.process:
+        return True
+    if before.uptime is not None and now.uptime is not None and now.uptime + 1.0 < before.uptime:
+        return True
+    return now.total < before.total
+
+
+def _moved_by_others(before: ProxyReading, now: ProxyReading, sent: frozenset[str]) -> bool:
+    for producer, server in now.servers.items():
+        earlier = before.servers.get(producer)
+        if earlier is None or producer in sent:
+            continue
+        if (earlier.admin is Admin.MAINT) != (server.admin is Admin.MAINT):
+            return True
+    return False
+
+
+def fold_silence(track: ProxyTrack, at: Instant, error: str) -> ProxyTrack:
+    """The track after an attempt to read that failed; silence counts from its first failure."""
+    return replace(track, silent_since=track.silent_since or at, misses=track.misses + 1, error=error)
+
+
+def fold_sent(track: ProxyTrack, kind: StepKind, producer: str) -> ProxyTrack:
+    """The track once a step may have left for the proxy."""
+    opened = track.opened | {producer} if kind is StepKind.OPEN else track.opened
+    return replace(track, sent=track.sent | {producer}, opened=opened)
+
+
+@dataclass(frozen=True, slots=True)
+class Reference:
+    """A peer that is not ours: when it last answered, and how often in a row it did not."""
+
+    misses: int = 0
+    last: Ping | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Unanswered:
+    """An opening that was sent and not answered: its gate is to be tainted."""
+
+    gate: Gate
+    at: Instant
+
+
+@dataclass(frozen=True, slots=True)
+class View:
+    """Everything observed, at one instant: the tick's input."""
+
+    tracks: Mapping[str, Track]
+    proxies: Mapping[str, ProxyTrack]
+    references: Mapping[str, Reference] = field(default_factory=dict)
+    isolated: bool = False
+    lease: Lease | None = None
+    room: bool = True  # the store can take a whole handover
+    acting_since: Instant | None = None  # when this decider began to act: phases get their whole budget from here
+    unanswered: tuple[Unanswered, ...] = ()
+
+
+class Board:
+    """The present observations of one pool."""
+
+    def __init__(self, pool: Pool, now: Instant, timers: Mapping[str, Any] | None = None) -> None:
+        self.pool = pool
+        self.lease: Lease | None = None
+        self.room = True
+        self.acting_since: Instant | None = None
+        self.isolated = False
+        self._unanswered: dict[Gate, Unanswered] = {}
+        self._tips: dict[str, Tip] = {}
+        self._best = -1
+        self._best_at = now
+        timers = timers or {}
+        stored = timers.get("tracks", {})
+        self.tracks: dict[str, Track] = {
+            name: health.restore(stored[name], now) if name in stored else health.fresh(now) for name in pool.names
+        }
+        known = timers.get("proxies", {})
+        unbroken = _unbroken(timers, now, pool.health.max_gap)
+        self.proxies: dict[str, ProxyTrack] = {
+            p.name: _restore_proxy(known[p.name], pool, unbroken) if p.name in known else ProxyTrack()
+            for p in pool.proxies
+        }
+        self.references: dict[str, Reference] = {str(address): Reference() for address in pool.references}
+        for name, track in self.tracks.items():
+            if track.tip is not None:
+                self._note_tip(name, track.tip, now)
+
+    # ------------------------------------------------------------ posting
+
+    def yardstick(self, producer: str, now: Instant) -> Yardstick:
+        """What to judge ``producer``'s next tip against: take it before the ping begins."""
+        return health.yardstick(
+            self._tips,
+            producer,
+            self.pool.names,
+            self.pool.health.max_lag,
+            standing_for=now.since(self._best_at),
+        )
+
+    def post_ping(self, producer: str, ping: Ping, best: Yardstick) -> None:
+        """Fold one ping of a producer."""
+        track = self.tracks[producer]
+        if ping.tip is not None:
+            self._note_tip(producer, ping.tip, ping.at)
+        track = health.fold(track, ping, best, self.pool.health, self.pool.policy.fail_over_after)
+        self.tracks[producer] = health.reset(track, ping.at) if self.isolated else track
+        self._judge_isolation(ping.at)
+
+    def post_reference(self, name: str, ping: Ping) -> None:
+        """Fold one ping of a reference."""
+        if ping.tip is not None:
+            self._note_tip(name, ping.tip, ping.at)
+        misses = 0 if ping.ok else self.references[name].misses + 1
+        self.references[name] = Reference(misses=misses, last=ping)
+        self._judge_isolation(ping.at)
+
+    def post_reading(self, proxy: str, reading: ProxyReading, at: Instant) -> None:
+        """Fold a good reading of a proxy."""
+        hard_stop = next(p.hard_stop_after for p in self.pool.proxies if p.name == proxy)
+        self.proxies[proxy] = fold_reading(self.proxies[proxy], reading, at, hard_stop)
+        self._judge_isolation(at)
+
+    def post_silence(self, proxy: str, at: Instant, error: str) -> None:
+        """Fold a failed attempt to read a proxy."""
+        self.proxies[proxy] = fold_silence(self.proxies[proxy], at, error)
+        self._judge_isolation(at)
+
+    def post_sent(self, proxy: str, kind: StepKind, producer: str) -> None:
+        """Note that a step is about to leave for a proxy."""
+        self.proxies[proxy] = fold_sent(self.proxies[proxy], kind, producer)
+
+    def post_unanswered(self, gate: Gate, at: Instant) -> None:
+        """Note that an opening was not answered."""
+        self._unanswered[gate] = Unanswered(gate, at)
+
+    def settle_unanswered(self, gates: frozenset[Gate]) -> None:
+        """Forget unanswered openings that the stored assignment carries as taint by now."""
+        for gate in gates:
+            self._unanswered.pop(gate, None)
+
+    def _note_tip(self, source: str, tip: Tip, at: Instant) -> None:
+        self._tips[source] = tip
+        if tip.slot > self._best:
+            self._best, self._best_at = tip.slot, at
+
+    def _judge_isolation(self, now: Instant) -> None:
+        isolated = self._nothing_answers()
+        if isolated and not self.isolated:
+            for name, track in self.tracks.items():
+                self.tracks[name] = health.reset(track, now)
+            for name, proxy in self.proxies.items():
+                if proxy.silent_since is not None:
+                    self.proxies[name] = replace(proxy, silent_since=now)
+        elif self.isolated and not isolated:
+            for name, proxy in self.proxies.items():
+                if proxy.silent_since is not None:
+                    self.proxies[name] = replace(proxy, silent_since=now)
+        self.isolated = isolated
+
+    def _nothing_answers(self) -> bool:
+        fall = self.pool.health.fall
+        if self.references:
+            return all(r.misses >= fall for r in self.references.values())
+        pings = all(
+            t.last is not None and not t.last.ok and _missed(t, self.isolated) >= fall for t in self.tracks.values()
+        )
+        return pings and all(p.misses >= fall for p in self.proxies.values())
+
+    # ------------------------------------------------------------ reading
+
+    def view(self) -> View:
+        """The present observations, frozen."""
+        return View(
+            tracks=dict(self.tracks),
+            proxies=dict(self.proxies),
+            references=dict(self.references),
+            isolated=self.isolated,
+            lease=self.lease,
+            room=self.room,
+            acting_since=self.acting_since,
+            unanswered=tuple(self._unanswered.values()),
+        )
+
+    def timers(self, now: Instant) -> dict[str, Any]:
+        """What must survive a restart, JSON-ready."""
+        return {
+            "at": _pack(now),
+            "tracks": {name: health.dump(track) for name, track in self.tracks.items()},
+            "proxies": {name: _dump_proxy(track) for name, track in self.proxies.items() if track.tried},
+        }
+
+
+def _missed(track: Track, isolated: bool) -> int:
+    """Failed pings in a row; while isolated the counters are reset, and one failure keeps it so."""
+    return 1 << 30 if isolated else track.fails
+
+
+def _dump_proxy(track: ProxyTrack) -> dict[str, Any]:
+    reading = track.reading
+    return {
+        "silent_since": _pack(track.silent_since),
+        "error": track.error,
+        "read_at": _pack(track.read_at),
+        "reloaded_at": _pack(track.reloaded_at),
+        "opened": sorted(track.opened | track.sent),
+        "servers": None
+        if reading is None
+        else {
+            name: [s.admin.value, s.status, s.sessions, s.check.value, s.address] for name, s in reading.servers.items()
+        },
+        "process": None if reading is None else reading.process,
+        "uptime": None if reading is None else reading.uptime,
+        "total": 0 if reading is None else reading.total,
+    }
+
+
+def _unbroken(timers: Mapping[str, Any], now: Instant, max_gap: float) -> bool:
+    """Whether somebody watched until just now: otherwise silence counts anew."""
+    at = _unpack(timers.get("at"))
+    return at is not None and at.boot == now.boot and 0.0 <= now.mono - at.mono <= max_gap
+
+
+def _restore_proxy(document: Mapping[str, Any], pool: Pool, unbroken: bool) -> ProxyTrack:
+    """What the daemon before us knew: how long it has been silent, and what it last said.
+
+    It does not count as tried: everything is read anew before anything is decided.
+    """
+    servers = document["servers"]
+    names = set(pool.names)
+    reading = None
+    if servers is not None and set(servers) == names:
+        reading = ProxyReading(
+            servers={
+                name: ServerView(Admin(row[0]), str(row[1]), int(row[2]), Check(row[3]), row[4])
+                for name, row in servers.items()
+            },
+            process=document["process"],
+            uptime=document["uptime"],
+            total=int(document["total"]),
+        )
+    return ProxyTrack(
+        reading=reading,
+        read_at=_unpack(document["read_at"]) if reading is not None else None,
+        silent_since=_unpack(document["silent_since"]) if unbroken else None,
+        error=document["error"],
+        reloaded_at=_unpack(document["reloaded_at"]),
+        opened=frozenset(document["opened"]) & names,
+        sent=frozenset(document["opened"]) & names,
+    )
+
+
+def _pack(instant: Instant | None) -> list[Any] | None:
+    return None if instant is None else [instant.boot, instant.mono, instant.utc]
+
+
+def _unpack(packed: list[Any] | None) -> Instant | None:
+    return None if packed is None else Instant(str(packed[0]), float(packed[1]), float(packed[2]))

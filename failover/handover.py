@@ -1,0 +1,282 @@
+"""The phases of a handover: what each does, when it ends, and the steps that it asks for.
+
+Pure. Everything that moves a phase lives here; whether a handover should begin at all is policy.py's.
+This file does not know why a handover was begun, only how careful it must be.
+
+Theory of operation
+- ``steady(A)``: close everyone else, re-open A. ``fencing(->T)``: close everyone but T, open nobody.
+  ``promoting(T)``: everyone else stays closed; open T.
+- The assignment is written before the first step of its phase, and each phase looks at readings that were taken
+  after it began, so a restart in the middle simply goes on.
+- Opening asks the same question each time (``Situation.unfenced``): no gate opens for anyone while another
+  producer's gate is not confirmed closed as required.
+``TRANSITIONS`` is the table; the docs' diagram is generated from it (``diagram``).
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+
+from .model import Admin, Assignment, Cause, Gate, Held, Instant, PassedOver, Phase, Step, StepKind
+from .situation import SERVE_BUDGET, Care, Situation, care_of
+
+FAILOVERS = 8  # automatic failovers remembered
+DAY = 86400.0
+
+
+@dataclass(frozen=True, slots=True)
+class Transition:
+    """One row of the table: from a phase to a phase, and when."""
+
+    name: str
+    origin: Phase
+    goal: Phase
+    when: str
+
+
+TRANSITIONS: tuple[Transition, ...] = (
+    Transition("decided", Phase.STEADY, Phase.FENCING, "a rule decides for T"),
+    Transition("fenced", Phase.FENCING, Phase.PROMOTING, "everyone but T is fenced as required"),
+    Transition(
+        "taken-back", Phase.FENCING, Phase.FENCING, "not fenced within 2 action timeouts, and the old one is up"
+    ),
+    Transition("unfit", Phase.FENCING, Phase.FENCING, "T is no longer fit, and another is"),
+    Transition("dead", Phase.FENCING, Phase.FENCING, "T is down and nobody is fit: the first that is up"),
+    Transition("served", Phase.PROMOTING, Phase.STEADY, "a gate serves T, and all reachable ones do or 30 s passed"),
+    Transition("unserved", Phase.PROMOTING, Phase.FENCING, "no gate serves T for 30 s, or T is down"),
+    Transition("by-hand", Phase.FENCING, Phase.FENCING, "switchover --force"),
+    Transition("by-hand", Phase.PROMOTING, Phase.FENCING, "switchover --force"),
+)
+
+
+def diagram() -> str:
+    """The table as a Mermaid state diagram, for the docs."""
+    rows = [f"    {t.origin.value} --> {t.goal.value}: {t.name}: {t.when}" for t in TRANSITIONS]
+    return "\n".join(["stateDiagram-v2", "    [*] --> steady: adopted", *rows, ""])
+
+
+@dataclass(frozen=True, slots=True)
+class Progress:
+    """What a phase that is not finished does next: a new assignment, or steps and what is waited for."""
+
+    transition: str | None
+    reason: str
+    assignment: Assignment | None = None
+    steps: tuple[Step, ...] = ()
+    alert: str | None = None
+
+
+# ---------------------------------------------------------------- beginning
+
+
+def begin(
+    s: Situation,
+    target: str,
+    cause: Cause,
+    reason: str,
+    *,
+    requested_by: str | None = None,
+    request: str | None = None,
+    by_force: bool = False,
+) -> Assignment:
+    """The assignment that fences everyone but ``target``; its generation is one higher."""
+    a = s.a
+    if a is None:
+        raise ValueError("a handover needs an assignment to begin from")
+    failovers = tuple(f for f in a.failovers if s.now.since(f) <= DAY)
+    if cause in (Cause.FORCED, Cause.UNFIT):
+        failovers = (*failovers, s.now)[-FAILOVERS:]
+    return replace(
+        a,
+        generation=a.generation + 1,
+        phase=Phase.FENCING,
+        active=a.active,
+        target=target,
+        cause=cause,
+        since=s.now,
+        reason=reason,
+        requested_by=requested_by,
+        request=request,
+        forced_by_hand=by_force,
+        failovers=failovers,
+        passed_over=(),
+    )
+
+
+def bar(a: Assignment, producer: str, until: Instant, reason: str) -> Assignment:
+    """The assignment with ``producer`` barred from automatic moves until then."""
+    others = tuple(h for h in a.barred if h.producer != producer)
+    return replace(a, barred=(*others, Held(producer, until, reason, "failover")))
+
+
+# ---------------------------------------------------------------- steps
+
+
+def close_steps(s: Situation, keep: str | None) -> tuple[Step, ...]:
+    """Close every answering gate of everyone but ``keep`` that is open or carries sessions."""
+    steps = []
+    for producer in s.pool.others(keep):
+        for proxy in s.answering():
+            server = s.server(proxy, producer)
+            if server is None:
+                continue
+            if server.admin is not Admin.MAINT:
+                steps.append(_step(s, StepKind.CLOSE, proxy, producer, f"{producer} is not to be reachable"))
+            elif server.sessions > 0:
+                steps.append(_step(s, StepKind.CLOSE, proxy, producer, f"{server.sessions} sessions linger"))
+    return tuple(steps)
+
+
+def open_steps(s: Situation, producer: str) -> tuple[Step, ...]:
+    """Open every answering, uncontested gate of ``producer`` that is not ready. The caller has seen the fence."""
+    steps = []
+    for proxy in s.answering():
+        server = s.server(proxy, producer)
+        if server is not None and server.admin is not Admin.READY and not s.contested(proxy):
+            steps.append(_step(s, StepKind.OPEN, proxy, producer, f"{producer} is to be reachable"))
+    return tuple(steps)
+
+
+def _step(s: Situation, kind: StepKind, proxy: str, producer: str, reason: str) -> Step:
+    a, lease = s.a, s.view.lease
+    if a is None:
+        raise ValueError("a step needs an assignment")
+    return Step(kind, Gate(proxy, producer), a.generation, 0 if lease is None else lease.term, reason)
+
+
+# ---------------------------------------------------------------- going on
+
+
+def go_on(s: Situation) -> Progress:
+    """What the present phase, fencing or promoting, does next."""
+    a = s.a
+    if a is None or a.target is None or a.phase is Phase.STEADY:
+        raise ValueError("no phase is unfinished")
+    return _fencing(s, a, a.target) if a.phase is Phase.FENCING else _promoting(s, a, a.target)
+
+
+def elapsed(s: Situation, a: Assignment) -> float:
+    """Seconds that the phase has had; a decider that took over in the middle gives it its whole budget."""
+    spent = s.now.since(a.since)
+    if s.view.acting_since is not None:
+        spent = min(spent, s.now.since(s.view.acting_since))
+    return spent
+
+
+def _fencing(s: Situation, a: Assignment, target: str) -> Progress:
+    lacks = s.unfenced(target, care_of(a))
+    if not lacks:
+        return _fenced(s, a, target)
+    spent, budget = elapsed(s, a), 2 * s.pool.lease.action_timeout
+    old = a.active
+    if spent < budget:
+        s.wake_in(budget - spent)
+    elif old is not None and old != target and s.up(old) and not a.forced_by_hand:
+        reason = f"{lacks[0]}; not fenced within {budget:g} s and {old} is up: back to {old}"
+        return _redirect(s, a, old, Cause.TAKEN_BACK, "taken-back", reason, bar_target=True)
+    if not a.forced_by_hand and a.cause is not Cause.TAKEN_BACK:
+        rescue = _rescue(s, a, target)
+        if rescue is not None:
+            return rescue
+    return Progress(None, f"fencing everyone but {target}: {lacks[0]}", steps=close_steps(s, target))
+
+
+def _fenced(s: Situation, a: Assignment, target: str) -> Progress:
+    passed = tuple(PassedOver(gate, s.now) for gate in s.passed_over(target))
+    reason = f"everyone but {target} is fenced"
+    alert = None
+    if passed:
+        names = ", ".join(str(p.gate) for p in passed)
+        reason = f"{reason}, passing over {names}, which could not be asked"
+        alert = f"{names} passed over: if it still carries traffic, two producers are reachable"
+    promoted = replace(
+        a, phase=Phase.PROMOTING, active=target, since=s.now, reason=reason, passed_over=passed[: _most_passed(s)]
+    )
+    return Progress("fenced", reason, promoted, alert=alert)
+
+
+def _most_passed(s: Situation) -> int:
+    return len(s.pool.proxies) * len(s.pool.producers)
+
+
+def _rescue(s: Situation, a: Assignment, target: str) -> Progress | None:
+    """Another target when this one is no longer worth it."""
+    if s.fit(target) is True or s.view.isolated:
+        return None
+    others = s.pool.others(target)
+    fit = s.first(others, fit=True)
+    if fit is not None and s.unfenceable(fit, _care_to(a, fit)) is None:
+        cause = Cause.TAKEN_BACK if fit == a.active else Cause.FORCED
+        return _redirect(s, a, fit, cause, "unfit", f"{target} is no longer fit and {fit} is")
+    if not s.down(target):
+        return None
+    up = s.first(others, fit=False)
+    if up is not None and s.unfenceable(up, _care_to(a, up)) is None:
+        cause = Cause.TAKEN_BACK if up == a.active else Cause.FORCED
+        return _redirect(s, a, up, cause, "dead", f"{target} is down, nobody is fit, and {up} is up")
+    return None
+
+
+def _care_to(a: Assignment, producer: str) -> Care:
+    return Care.RETURN if producer == a.active else Care.FORCED
+
+
+def _promoting(s: Situation, a: Assignment, target: str) -> Progress:
+    spent = elapsed(s, a)
+    serving = s.serving_gates(target)
+    waiting = tuple(name for name in s.answering() if name not in serving and not s.contested(name))
+    if serving and (not waiting or spent >= SERVE_BUDGET):
+        reason = f"{target} is served by {', '.join(serving)}"
+        if waiting:
+            reason += f"; {', '.join(waiting)} not yet"
+        return Progress("served", reason, settle(s, a, target, reason))
+    gone = s.down(target) if a.forced_by_hand else s.down(target) or s.health(target).value == "down"
+    if gone or (not serving and spent >= SERVE_BUDGET):
+        moved = _unserved(s, a, target, gone)
+        if moved is not None:
+            return moved
+    else:
+        s.wake_in(SERVE_BUDGET - spent)
+    steps = close_steps(s, target)
+    lacks = s.unfenced(target, care_of(a))
+    if lacks:
+        return Progress(None, f"promoting {target}: {lacks[0]}", steps=steps)
+    return Progress(
+        None, f"promoting {target}: waiting for {', '.join(waiting) or 'a proxy'}", steps=steps + open_steps(s, target)
+    )
+
+
+def _unserved(s: Situation, a: Assignment, target: str, gone: bool) -> Progress | None:
+    others = s.pool.others(target)
+    heir = s.first(others, fit=True) or s.first(others, fit=False)
+    if heir is None:
+        return None
+    why = f"{target} is down" if gone else f"no gate serves {target} after {SERVE_BUDGET:g} s"
+    return _redirect(s, a, heir, Cause.FORCED, "unserved", f"{why}: on to {heir}", bar_target=True)
+
+
+def _redirect(
+    s: Situation, a: Assignment, to: str, cause: Cause, name: str, reason: str, *, bar_target: bool = False
+) -> Progress:
+    """Fence towards another producer, in a generation of its own."""
+    moved = begin(s, to, cause, reason, requested_by=a.requested_by, request=a.request)
+    if bar_target and a.target is not None:
+        moved = bar(moved, a.target, s.now.after(s.pool.policy.fail_back_after), reason)
+    if cause is Cause.TAKEN_BACK or a.cause is Cause.BY_HAND:  # the pin of a switchover that did not succeed
+        moved = replace(moved, pinned=None)
+    return Progress(name, reason, moved, alert=reason)
+
+
+def settle(s: Situation, a: Assignment, target: str, reason: str) -> Assignment:
+    """The steady assignment at the end of a handover."""
+    return replace(
+        a,
+        phase=Phase.STEADY,
+        active=target,
+        target=None,
+        since=s.now,
+        reason=reason,
+        forced_by_hand=False,
+        barred=tuple(h for h in a.barred if h.producer != target),
+        request=None,
+    )

@@ -1,0 +1,481 @@
+"""What is decided, in which order: the ordered rules, one small function each.
+
+Pure. A rule gets the situation and answers with a ``Verdict``, or with the words for what it lacked; the first
+verdict wins. ``RULES`` is the order. The tick (tick.py) applies what an operator asked for, walks the rules and
+turns the verdict into events, steps and the next wake-up.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+
+from . import handover, health
+from .model import Answer, Assignment, Cause, Health, Held, Phase, Request, RequestState, Step, Verb
+from .situation import Care, Situation
+
+DAMPING_LIMIT = 8  # fail_back_after is at most so many times as long
+
+
+@dataclass(frozen=True, slots=True)
+class Verdict:
+    """What the rule that matched wants. ``key`` is short and stable: a decision is journalled when it changes."""
+
+    key: str
+    reason: str
+    assignment: Assignment | None = None  # a new value, or None: as it is
+    steps: tuple[Step, ...] = ()
+    answer: Answer | None = None
+    alert: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Asked:
+    """The situation, with the requests that may begin a handover, oldest first."""
+
+    s: Situation
+    requests: tuple[Request, ...]
+    lease_held: bool
+    observing: bool
+
+
+Rule = Callable[[Asked], "Verdict | str"]
+
+
+def blind(q: Asked) -> Verdict | str:
+    """Rule 1: without a lease, isolated, released, or before every part was tried: nothing."""
+    s = q.s
+    if not q.lease_held:
+        return Verdict("no-lease", "another controller holds the lease: observing")
+    if s.a is not None and s.a.released:
+        return Verdict("released", "released: every gate is left as it stands until resume")
+    if s.view.isolated:
+        return Verdict("isolated", "nothing outside answers: our own network is at fault, so nothing is moved")
+    unread = s.unread()
+    if unread:
+        return Verdict("unread", f"waiting for a first reading of {', '.join(unread)}")
+    return "the lease is held, nothing is isolated, every part was tried"
+
+
+def by_force(q: Asked) -> Verdict | str:
+    """Rule 2: ``adopt`` and ``switchover --force`` come before everything, and interrupt a phase that waits."""
+    for request in q.requests:
+        if request.verb is Verb.ADOPT:
+            return _adopt_by_hand(q.s, request)
+        if request.verb is Verb.SWITCHOVER and request.force:
+            return _switchover(q.s, request)
+    return "nobody asked for adopt or switchover --force"
+
+
+def unfinished(q: Asked) -> Verdict | str:
+    """Rule 3: a phase that is not finished goes on."""
+    s = q.s
+    if s.a is None or s.a.phase is Phase.STEADY:
+        return "no handover is under way"
+    refused = _refuse_while_running(q)
+    if refused is not None:
+        return refused
+    progress = handover.go_on(s)
+    return Verdict(
+        progress.transition or s.a.phase.value,
+        progress.reason,
+        progress.assignment,
+        progress.steps,
+        _finished(s.a, progress.assignment, s.pool.preferred),
+        progress.alert,
+    )
+
+
+def paused(q: Asked) -> Verdict | str:
+    """Rule 4: paused at steady: nothing but requests by hand."""
+    s = q.s
+    if s.a is None or s.a.paused is None:
+        return "not paused"
+    for request in q.requests:
+        return _switchover(s, request)
+    return Verdict("paused", f"paused{_because(s.a.paused)}: observing, no step by itself")
+
+
+def first_start(q: Asked) -> Verdict | str:
+    """Rule 5: without an assignment, adopt what evidently is; else wait for ``failover adopt NAME``."""
+    s = q.s
+    if s.a is not None:
+        return "there is an assignment"
+    for request in q.requests:
+        return Verdict("no-assignment", _REFUSED_UNADOPTED, answer=_refuse(request, _REFUSED_UNADOPTED))
+    silent = s.silent()
+    if silent:
+        return Verdict(
+            "unadopted", f"no assignment yet, and {', '.join(silent)} does not answer; or: failover adopt NAME"
+        )
+    serving = [p for p in s.pool.names if s.up(p) and s.session_gates(p)]
+    if not serving:
+        return Verdict(
+            "unadopted", "no assignment yet: no producer is up and carries sessions; say: failover adopt NAME"
+        )
+    chosen = serving[0] if len(serving) == 1 else next((p for p in serving if s.fit(p)), serving[0])
+    why = "is up and carries sessions" if len(serving) == 1 else "is the first fit of those that carry sessions"
+    return Verdict("adopted", f"{chosen} {why}: adopted", first_assignment(s, chosen, f"{chosen} {why}", None))
+
+
+def adoption(q: Asked) -> Verdict | str:
+    """Rule 6: the active is down and others are up and open: somebody has switched; never close the only live one."""
+    s, a = q.s, _assigned(q)
+    active = a.active
+    if active is None or not s.down(active):
+        return f"{active} is not down by majority"
+    others = tuple(p for p in s.pool.others(active) if s.up(p) and s.open_gates(p))
+    if not others:
+        return "no other producer is up and open"
+    chosen = next((p for p in others if s.fit(p) is True), None)
+    if chosen is None:
+        s.alert("adoption-unfit", f"{active} is down and {', '.join(others)} is open, though not fit: nobody is closed")
+        return f"{', '.join(others)} is up and open, but not fit"
+    lack = s.unfenceable(chosen, Care.FORCED)
+    if lack is not None:
+        s.alert("adoption-waits", f"{active} is down and {chosen} is open, but cannot be adopted yet: {lack}")
+        return f"{chosen} is up and open, but cannot be adopted yet: {lack}"
+    reason = f"{active} is down and {chosen} is up and open: somebody switched, and it is followed"
+    return Verdict("adoption", reason, handover.begin(s, chosen, Cause.ADOPTED, reason), alert=reason)
+
+
+def requested(q: Asked) -> Verdict | str:
+    """Rule 7: a switchover that an operator asked for."""
+    for request in q.requests:
+        return _switchover(q.s, request)
+    return "nobody asked for a switchover"
+
+
+def hand_back(q: Asked) -> Verdict | str:
+    """Rule 8: a producer whose gate was passed over is fit again while the gate is still silent: it gets the role."""
+    s, a = q.s, _assigned(q)
+    lack = "no gate was passed over"
+    for passed in a.passed_over:
+        producer, proxy = passed.gate.producer, passed.gate.proxy
+        if producer == a.active or s.view.proxies[proxy].answers:
+            lack = f"{proxy} answers again" if producer != a.active else lack
+            continue
+        if producer in a.handed_back:
+            lack = f"{producer} was handed the role back once already"
+        elif s.fit(producer) is not True or s.held(producer, "cordoned"):
+            lack = f"{producer}, whose gate in {proxy} was passed over, is not seen fit"
+        elif (missing := s.unfenceable(producer, Care.RETURN)) is not None:
+            lack = missing
+        else:
+            reason = f"{producer} is fit again while {proxy} is silent: it cannot be fenced, {a.active} can"
+            moved = handover.begin(s, producer, Cause.HAND_BACK, reason)
+            moved = replace(moved, handed_back=(*a.handed_back, producer))
+            return Verdict("hand-back", reason, moved, alert=reason)
+    return lack
+
+
+def down(q: Asked) -> Verdict | str:
+    """Rule 9: the active is down for as long as patience asks, or the preferred one is fit and waits."""
+    s, active = q.s, _assigned(q).active
+    if active is None:
+        return "nobody is active"
+    if s.health(active) is not Health.DOWN:
+        return f"{active} is {s.health(active).value}"
+    votes = s.votes(active)
+    if not votes.majority:
+        reason = (
+            f"{active} does not answer our pings, but only {votes.agree} of {votes.counted} vantage points agree "
+            f"({'; '.join(votes.missing)})"
+        )
+        s.alert("no-majority", f"{reason}: no failover")
+        return reason
+    target, cause, lack = _heir(s, active)
+    if target is None:
+        return lack
+    starting = _cannot_start(s, target, Care.FORCED)
+    if starting is not None:
+        return f"{active} is down, but {target} cannot take over: {starting}"
+    seconds = health.down_for(s.view.tracks[active], s.now)
+    reason = f"{active} is down for {seconds:.0f} s ({votes.agree} of {votes.counted} agree): {target} takes over"
+    if cause is Cause.AT_ONCE:
+        reason = f"{active} is down and {target}, the preferred one, is fit: back at once"
+    return Verdict("failover", reason, handover.begin(s, target, cause, reason))
+
+
+def unfit(q: Asked) -> Verdict | str:
+    """Rule 10: the active is up, but measured unfit for all of fail_over_after."""
+    s, a = q.s, _assigned(q)
+    active = a.active
+    if active is None or not s.up(active) or s.fit(active) is not False:
+        return f"{active} is not up and measured unfit"
+    track = s.view.tracks[active]
+    left = s.pool.policy.fail_over_after - health.unfit_for(track, s.now)
+    if left > 0:
+        s.wake_in(left)
+        return f"{active} lags {track.lag} slots behind; patience for another {left:.0f} s"
+    if s.pinned(active):
+        return f"{active} is unfit, but pinned"
+    return _voluntary(
+        s, s.first(s.pool.others(active), fit=True), Cause.UNFIT, f"{active} lags {track.lag} slots behind"
+    )
+
+
+def cordoned(q: Asked) -> Verdict | str:
+    """Rule 11: the active is cordoned and another one is fit."""
+    s, a = q.s, _assigned(q)
+    active = a.active
+    if active is None or not s.held(active, "cordoned"):
+        return f"{active} is not cordoned"
+    return _voluntary(s, s.first(s.pool.others(active), fit=True), Cause.VOLUNTARY, f"{active} is cordoned")
+
+
+def failback(q: Asked) -> Verdict | str:
+    """Rule 12: the preferred producer has been fit for all of fail_back_after."""
+    s, a = q.s, _assigned(q)
+    preferred = s.pool.preferred
+    if a.active == preferred:
+        return f"{preferred}, the preferred one, is active"
+    if s.pool.policy.fail_back != "auto":
+        return "fail_back: manual"
+    if a.active is not None and s.pinned(a.active):
+        return f"the role is pinned to {a.active}"
+    for which in ("cordoned", "barred"):
+        if s.held(preferred, which):
+            return f"{preferred} is {which}"
+    if s.fit(preferred) is not True:
+        return f"{preferred} is not fit"
+    wait = fail_back_wait(s)
+    left = wait - health.fit_for(s.view.tracks[preferred], s.now)
+    if left > 0:
+        s.wake_in(left)
+        return f"{preferred} is fit, and must stay so for another {left:.0f} s"
+    return _voluntary(s, preferred, Cause.VOLUNTARY, f"{preferred} has been fit for {wait:g} s")
+
+
+def drift(q: Asked) -> Verdict:
+    """Rule 13: steady. Repair what differs, but never close anybody while nobody sees the active up."""
+    s, a = q.s, _assigned(q)
+    active = a.active
+    if active is None:
+        return Verdict("nobody", "nobody is active: nothing is closed or opened")
+    if not s.somebody_sees_up(active):
+        return Verdict("unseen", f"nobody sees {active} up just now: nobody is closed")
+    closing = tuple(step for step in handover.close_steps(s, active) if _may_close(s, active, step))
+    lacks = s.unfenced(active, Care.RETURN)
+    opening = () if lacks else handover.open_steps(s, active)
+    if not closing and not opening:
+        return Verdict("steady", f"{active} is active and nothing differs" if not lacks else f"{active} is active")
+    names = ", ".join(f"{step.kind.value} {step.gate}" for step in (*closing, *opening))
+    return Verdict("repair", f"{active} is active; repairing: {names}", steps=(*closing, *opening))
+
+
+RULES: tuple[tuple[int, str, Rule], ...] = (
+    (1, "not blind", blind),
+    (2, "by force of hand", by_force),
+    (3, "a handover is under way", unfinished),
+    (4, "paused", paused),
+    (5, "first start", first_start),
+    (6, "adoption", adoption),
+    (7, "switchover asked for", requested),
+    (8, "hand-back", hand_back),
+    (9, "the active is down", down),
+    (10, "the active is unfit", unfit),
+    (11, "the active is cordoned", cordoned),
+    (12, "failback", failback),
+    (13, "drift", drift),
+)
+
+
+@dataclass(frozen=True, slots=True)
+class Decision:
+    """The verdict, with the number and words of the rule that matched and what the rules before it lacked."""
+
+    rule: int
+    title: str
+    verdict: Verdict
+    lacked: tuple[tuple[int, str], ...]
+
+
+def decide(q: Asked) -> Decision:
+    """The first rule that matches."""
+    lacked: list[tuple[int, str]] = []
+    for number, title, rule in RULES:
+        answer = rule(q)
+        if isinstance(answer, Verdict):
+            return Decision(number, title, answer, tuple(lacked))
+        lacked.append((number, answer))
+    raise AssertionError("the last rule always matches")
+
+
+# ---------------------------------------------------------------- what the rules share
+
+
+def first_assignment(s: Situation, active: str, reason: str, requested_by: str | None) -> Assignment:
+    """The steady assignment that names ``active``, when there was none."""
+    seen = tuple(p for p in s.pool.names if p == active or s.up(p))
+    cause = Cause.ADOPTED if requested_by is None else Cause.BY_HAND
+    return Assignment(
+        revision=0,
+        generation=1,
+        phase=Phase.STEADY,
+        active=active,
+        target=None,
+        cause=cause,
+        since=s.now,
+        reason=reason,
+        requested_by=requested_by,
+        seen=seen,
+    )
+
+
+def fail_back_wait(s: Situation) -> float:
+    """fail_back_after, doubled with each further automatic failover within 24 hours, at most eightfold."""
+    wait = s.pool.policy.fail_back_after
+    if s.a is None:
+        return wait
+    recent = sum(1 for f in s.a.failovers if s.now.since(f) <= handover.DAY)
+    return wait * float(min(DAMPING_LIMIT, 1 << max(0, recent - 1)))
+
+
+def _assigned(q: Asked) -> Assignment:
+    if q.s.a is None:
+        raise AssertionError("rule 5 matches when there is no assignment")
+    return q.s.a
+
+
+def _because(held: Held) -> str:
+    return f" ({held.reason})" if held.reason else ""
+
+
+def _cannot_start(s: Situation, target: str, care: Care) -> str | None:
+    """Why a handover to ``target`` must not begin now."""
+    if not s.view.room:
+        return "the state folder has no room to journal it"
+    unservable = s.unservable(target, voluntary=care is Care.VOLUNTARY)
+    return unservable if unservable is not None else s.unfenceable(target, care)
+
+
+def _voluntary(s: Situation, target: str | None, cause: Cause, why: str) -> Verdict | str:
+    if target is None:
+        return f"{why}, but no other producer is fit, uncordoned, unbarred and visible to a proxy"
+    lack = _cannot_start(s, target, Care.VOLUNTARY)
+    if lack is not None:
+        return f"{why}, but {target} cannot take over: {lack}"
+    reason = f"{why}: {target} takes over"
+    return Verdict(cause.value, reason, handover.begin(s, target, cause, reason))
+
+
+def _heir(s: Situation, active: str) -> tuple[str | None, Cause, str]:
+    """Who takes over from an active that is down, and why now; or what is waited for."""
+    preferred = s.pool.preferred
+    if preferred != active and not s.pinned(active) and s.first((preferred,), fit=True) is not None:
+        return preferred, Cause.AT_ONCE, ""
+    left = health.patience_left(s.view.tracks[active], s.now, s.pool.policy.fail_over_after)
+    if left > 0:
+        s.wake_in(left)
+        return None, Cause.FORCED, f"{active} is down; patience for another {left:.0f} s"
+    others = s.pool.others(active)
+    target = s.first(others, fit=True) or s.first(others, fit=False)
+    if target is None:
+        return None, Cause.FORCED, f"{active} is down, and no other producer is up, unbarred and visible to a proxy"
+    return target, Cause.FORCED, ""
+
+
+def _may_close(s: Situation, active: str, step: Step) -> bool:
+    """Where another hand keeps reversing us, close only while the active is served at another gate."""
+    if not s.contested(step.gate.proxy):
+        return True
+    return any(proxy != step.gate.proxy for proxy in s.serving_gates(active))
+
+
+# ---------------------------------------------------------------- what operators ask for
+
+_REFUSED_UNADOPTED = "there is no assignment yet: say which producer is the active one with `failover adopt NAME`"
+
+
+def _refuse(request: Request, why: str) -> Answer:
+    return Answer(request.id, RequestState.REFUSED, why)
+
+
+def _refused(request: Request, why: str) -> Verdict:
+    return Verdict("refused", f"{request.verb.value} refused: {why}", answer=_refuse(request, why))
+
+
+def _refuse_while_running(q: Asked) -> Verdict | None:
+    for request in q.requests:
+        a = q.s.a
+        target = a.target if a is not None else None
+        return _refused(request, f"a handover to {target} is under way; wait for it, or use --force")
+    return None
+
+
+def _adopt_by_hand(s: Situation, request: Request) -> Verdict:
+    name = request.producer or ""
+    if name not in s.pool.names:
+        return _refused(request, _unknown(s, name))
+    if s.a is not None and not s.a.released:
+        return _refused(request, f"{s.a.active} is assigned already; use `failover switchover --to {name}`")
+    reason = f"{name} adopted by {request.by}" + (f": {request.reason}" if request.reason else "")
+    done = Answer(request.id, RequestState.DONE, f"{name} is the active producer")
+    first = first_assignment(s, name, reason, request.by)
+    if s.a is not None:  # released: what was known of the producers stays known
+        first = replace(first, revision=s.a.revision, generation=s.a.generation + 1, tainted=s.a.tainted, seen=s.a.seen)
+    return Verdict("adopted", reason, first, answer=done)
+
+
+def _unknown(s: Situation, name: str) -> str:
+    return f"{name!r} is no producer of this pool; there are {', '.join(s.pool.names)}"
+
+
+def _switchover(s: Situation, request: Request) -> Verdict:
+    """Begin the handover that was asked for, or say why not."""
+    a, name = s.a, request.producer or ""
+    if a is None:
+        return _refused(request, _REFUSED_UNADOPTED)
+    if name not in s.pool.names:
+        return _refused(request, _unknown(s, name))
+    until = None if request.seconds is None else s.now.after(request.seconds)
+    pin = None if name == s.pool.preferred else Held(name, until, request.reason, request.by)
+    if a.active == name and a.phase is Phase.STEADY:
+        done = Answer(request.id, RequestState.DONE, f"{name} is the active producer already")
+        return Verdict("already", f"{name} is active already", replace(a, pinned=pin), answer=done)
+    why = _unwelcome(s, request, name)
+    if why is not None:
+        return _refused(request, why)
+    reason = f"switchover to {name} asked for by {request.by}" + (f": {request.reason}" if request.reason else "")
+    moved = handover.begin(
+        s, name, Cause.BY_HAND, reason, requested_by=request.by, request=request.id, by_force=request.force
+    )
+    moved = replace(moved, pinned=pin, barred=tuple(h for h in moved.barred if h.producer != name))
+    accepted = Answer(request.id, RequestState.ACCEPTED, reason)
+    return Verdict("switchover", reason, moved, answer=accepted)
+
+
+def _unwelcome(s: Situation, request: Request, name: str) -> str | None:
+    """Why a switchover to ``name`` is refused; --force leaves only what would fail at once."""
+    if not s.view.room:
+        return "the state folder has no room to journal a handover; make room first"
+    if request.force:
+        if s.down(name):
+            return f"{name} is down by majority: it would be left again at once"
+        return s.unfenceable(name, Care.BY_FORCE)
+    track = s.view.tracks[name]
+    if s.held(name, "cordoned"):
+        return f"{name} is cordoned; `failover uncordon {name}` first, or use --force"
+    if s.fit(name) is not True:
+        lag = f", {track.lag} slots behind" if track.lag else ""
+        error = f": {track.last.error}" if track.last is not None and track.last.error else ""
+        return f"{name} is not fit ({s.health(name).value}{lag}{error}); --force overrides"
+    lack = s.unservable(name, voluntary=True)
+    if lack is None:
+        lack = s.unfenceable(name, Care.VOLUNTARY)
+        if lack is not None:
+            lack = f"{lack}; --force passes over gates that were silent for {s.pool.policy.fail_over_after:g} s"
+    return lack
+
+
+def _finished(before: Assignment, after: Assignment | None, preferred: str) -> Answer | None:
+    """The answer to the request that a handover carried out, once it has ended."""
+    if before.request is None or after is None:
+        return None
+    if after.phase is Phase.STEADY:
+        if before.cause is Cause.BY_HAND:
+            pin = "" if before.target == preferred else "; the role is pinned there until `failover unpin`"
+            return Answer(before.request, RequestState.DONE, f"{after.active} is the active producer{pin}")
+        return Answer(before.request, RequestState.FAILED, f"{after.active} is the active producer: {before.reason}")
+    return None

@@ -1,0 +1,400 @@
+"""What is the case: pool, board, assignment and now, turned into the answers that rules ask for.
+
+Pure. Every question that two rules share is asked here once: who is up, who says so, which gates are shut,
+what still lacks before a fence is complete. It decides nothing.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from enum import StrEnum
+
+from . import health
+from .board import ProxyTrack, View
+from .model import Admin, Assignment, Cause, Check, Drift, Gate, Health, Instant, Phase, Pool, ServerView
+
+RELOAD_DOUBT = 3600.0  # seconds for which a reload without a known hard_stop_after is worth showing
+SERVE_BUDGET = 30.0  # seconds in which every reachable gate is to serve a promoted producer
+
+
+class Care(StrEnum):
+    """How much a fence may leave open."""
+
+    VOLUNTARY = "voluntary"  # every gate answers and is shut
+    FORCED = "forced"  # silent gates of a producer that is down by majority may be passed over
+    RETURN = "return"  # taking back, handing back, re-opening: as forced, and a silent gate last seen shut is shut
+    BY_FORCE = "by-force"  # a person said --force: gates silent for long enough are passed over
+
+
+def care_of(assignment: Assignment) -> Care:
+    """How careful the present handover, or steady state, has to be."""
+    if assignment.phase is Phase.STEADY or assignment.cause in (Cause.TAKEN_BACK, Cause.HAND_BACK):
+        return Care.RETURN
+    if assignment.forced_by_hand:
+        return Care.BY_FORCE
+    if assignment.cause in (Cause.FORCED, Cause.AT_ONCE, Cause.ADOPTED):
+        return Care.FORCED
+    return Care.VOLUNTARY
+
+
+@dataclass(frozen=True, slots=True)
+class Votes:
+    """Who says that a producer is down, of all vantage points that do not abstain (the controller included)."""
+
+    agree: int
+    counted: int
+    missing: tuple[str, ...]  # proxies that are counted but do not agree, with the reason
+
+    @property
+    def majority(self) -> bool:
+        """Whether the ones that agree are a strict majority."""
+        return 2 * self.agree > self.counted
+
+
+class Situation:
+    """One instant of one pool, with the questions that the rules ask.
+
+    ``wakes`` collects the instants (mono seconds) at which an answer would change by itself, ``alerts`` what a
+    person should be told, by a stable key.
+    """
+
+    __slots__ = ("_fit", "_health", "_tainted", "a", "alerts", "now", "pool", "view", "wakes")
+
+    def __init__(self, pool: Pool, view: View, assignment: Assignment | None, now: Instant) -> None:
+        self.pool = pool
+        self.view = view
+        self.a = assignment
+        self.now = now
+        self.wakes: list[float] = []
+        self.alerts: dict[str, str] = {}
+        settings = pool.health
+        if view.isolated:
+            self._health = dict.fromkeys(view.tracks, Health.UNKNOWN)
+            self._fit: dict[str, bool | None] = dict.fromkeys(view.tracks, None)
+        else:
+            self._health = {n: health.health_at(t, now, settings) for n, t in view.tracks.items()}
+            self._fit = {n: health.fit_at(t, now, settings) for n, t in view.tracks.items()}
+        self._tainted = frozenset(t.gate for t in assignment.tainted) if assignment is not None else frozenset()
+
+    def wake_in(self, seconds: float) -> None:
+        """Ask for a tick in so many seconds."""
+        if seconds > 0:
+            self.wakes.append(self.now.mono + seconds)
+
+    def alert(self, key: str, words: str) -> None:
+        """Tell a person, once for as long as it stays the case."""
+        self.alerts[key] = words
+
+    # ------------------------------------------------------------ producers
+
+    def health(self, producer: str) -> Health:
+        """Up, down or unknown, by our own pings."""
+        return self._health[producer]
+
+    def up(self, producer: str) -> bool:
+        """Whether our pings say up."""
+        return self._health[producer] is Health.UP
+
+    def fit(self, producer: str) -> bool | None:
+        """Worth making active, or None when it cannot be told."""
+        return self._fit[producer]
+
+    def held(self, producer: str, which: str) -> bool:
+        """Whether ``producer`` is cordoned or barred (``which`` names the assignment's field)."""
+        return self.a is not None and any(h.producer == producer for h in getattr(self.a, which))
+
+    def pinned(self, producer: str) -> bool:
+        """Whether the role is pinned to ``producer``."""
+        return self.a is not None and self.a.pinned is not None and self.a.pinned.producer == producer
+
+    def votes(self, producer: str) -> Votes:
+        """Who agrees that ``producer`` is down; the controller itself is counted among them."""
+        track = self.view.tracks[producer]
+        last = track.last
+        controller = self._health[producer] is Health.DOWN
+        connected = last is not None and last.stage not in (None, "dns", "connect")
+        agree, counted, missing = int(controller), 1, []
+        for name, proxy in self.view.proxies.items():
+            if not proxy.answers:
+                counted += 1
+                missing.append(f"{name} does not answer")
+                continue
+            check = self.check(name, producer)
+            if check is Check.FAILED:
+                agree, counted = agree + 1, counted + 1
+            elif check is Check.PASSED_L7 or (check is Check.PASSED_L4 and not connected):
+                counted += 1
+                missing.append(f"{name}'s check passes")
+        return Votes(agree, counted, tuple(missing))
+
+    def down(self, producer: str) -> bool:
+        """Down by majority of the vantage points, our own pings among them."""
+        return self._health[producer] is Health.DOWN and self.votes(producer).majority
+
+    def somebody_sees_up(self, producer: str) -> bool:
+        """Whether the last ping, or a proxy's check that speaks for up, says that it is there now."""
+        track = self.view.tracks[producer]
+        if health.stale(track, self.now, self.pool.health) or track.last is None:
+            return False
+        if track.last.ok:
+            return True
+        connected = track.last.stage not in (None, "dns", "connect")
+        for name, proxy in self.view.proxies.items():
+            if proxy.answers:
+                check = self.check(name, producer)
+                if check is Check.PASSED_L7 or (check is Check.PASSED_L4 and not connected):
+                    return True
+        return False
+
+    def first(self, candidates: tuple[str, ...], *, fit: bool, unbarred: bool = True) -> str | None:
+        """The first of ``candidates`` that is fit (or only up), uncordoned, unbarred and can be served by a gate."""
+        for name in candidates:
+            good = self._fit[name] is True if fit else self._health[name] is Health.UP
+            if not good or (unbarred and self.held(name, "barred")) or (fit and self.held(name, "cordoned")):
+                continue
+            if self.unservable(name, voluntary=False) is None:
+                return name
+        return None
+
+    # ------------------------------------------------------------ gates
+
+    def server(self, proxy: str, producer: str) -> ServerView | None:
+        """The producer's server in the last good reading of the proxy."""
+        reading = self.view.proxies[proxy].reading
+        return None if reading is None else reading.servers.get(producer)
+
+    def check(self, proxy: str, producer: str) -> Check:
+        """What the proxy's own check of the producer says."""
+        server = self.server(proxy, producer)
+        return Check.NONE if server is None else server.check
+
+    def answering(self) -> tuple[str, ...]:
+        """Proxies whose last reading succeeded."""
+        return tuple(name for name, track in self.view.proxies.items() if track.answers)
+
+    def silent(self) -> tuple[str, ...]:
+        """Proxies whose last reading failed, or that were never read."""
+        return tuple(name for name, track in self.view.proxies.items() if not track.answers)
+
+    def contested(self, proxy: str) -> bool:
+        """Whether another hand keeps reversing this proxy: then we stop fighting over it."""
+        until = self.view.proxies[proxy].contested_until
+        if until is None or until.reached(self.now):
+            return False
+        self.wake_in(until.mono - self.now.mono)
+        return True
+
+    def open_gates(self, producer: str) -> tuple[str, ...]:
+        """Answering proxies in which the producer's server is not in maint."""
+        return tuple(
+            name
+            for name in self.answering()
+            if (server := self.server(name, producer)) is not None and server.admin is not Admin.MAINT
+        )
+
+    def session_gates(self, producer: str) -> tuple[str, ...]:
+        """Answering proxies in which sessions of the producer run, also on a server in maint."""
+        return tuple(
+            name
+            for name in self.answering()
+            if (server := self.server(name, producer)) is not None and server.sessions > 0
+        )
+
+    def serving_gates(self, producer: str) -> tuple[str, ...]:
+        """Answering proxies through which new connections reach the producer."""
+        return tuple(
+            name for name in self.answering() if (server := self.server(name, producer)) is not None and server.serves
+        )
+
+    def unservable(self, producer: str, *, voluntary: bool) -> str | None:
+        """Why no gate could serve ``producer``, or None when one could (a voluntary move: no gate may doubt it)."""
+        answering = self.answering()
+        if not answering:
+            return "no proxy answers"
+        failing = [name for name in answering if self.check(name, producer) is Check.FAILED]
+        if voluntary and failing:
+            return f"the check of {producer} fails in {', '.join(failing)}"
+        if len(failing) == len(answering):
+            return f"no proxy that answers can see {producer}"
+        return None
+
+    # ------------------------------------------------------------ fencing
+
+    def not_shut(self, proxy: str, producer: str, care: Care) -> str | None:
+        """What lacks until the gate is confirmed closed (or rightly passed over); None when nothing does."""
+        track = self.view.proxies[proxy]
+        gate = Gate(proxy, producer)
+        if not track.answers:
+            return self._silent_gate(track, gate, care)
+        server = self.server(proxy, producer)
+        if server is None:
+            return f"{gate} was not read"
+        if server.admin is not Admin.MAINT:
+            return f"{gate} is open ({server.admin.value})"
+        if server.sessions:
+            return f"{gate} still carries {server.sessions} session{'s' if server.sessions > 1 else ''}"
+        if gate in self._tainted:
+            return f"{gate} may yet be opened by a late command"
+        if not self._read_since_phase(track):
+            return f"{proxy} was not read since the phase began"
+        return self._hidden(track, proxy)
+
+    def _read_since_phase(self, track: ProxyTrack) -> bool:
+        a = self.a
+        if a is None or a.phase is not Phase.FENCING or track.read_at is None:
+            return True
+        return a.since.boot != self.now.boot or track.read_at.mono > a.since.mono
+
+    def _hidden(self, track: ProxyTrack, proxy: str) -> str | None:
+        """A reload hides the old worker's sessions for hard_stop_after; unknown blocks ``confirmed`` only."""
+        if track.reloaded_at is None:
+            return None
+        bound = next(p.hard_stop_after for p in self.pool.proxies if p.name == proxy)
+        if bound is None:
+            return f"{proxy} was reloaded and its hard_stop_after is unknown" if self._strict else None
+        left = bound - self.now.since(track.reloaded_at)
+        if left <= 0:
+            return None
+        self.wake_in(left)
+        return f"{proxy} was reloaded, and may hide sessions for another {left:.0f} s"
+
+    @property
+    def _strict(self) -> bool:
+        return self.pool.fence.require == "confirmed"
+
+    def _silent_gate(self, track: ProxyTrack, gate: Gate, care: Care) -> str | None:
+        if self._last_seen_shut(track, gate, care):
+            return None
+        silence = f"{gate.proxy} does not answer"
+        if care is Care.VOLUNTARY or (self._strict and care is not Care.BY_FORCE):
+            return silence
+        if care is not Care.BY_FORCE and not self.down(gate.producer):
+            return f"{silence}, and {gate.producer} is not down by majority"
+        left = self.silent_left(gate.proxy)
+        if left > 0:
+            self.wake_in(left)
+            return f"{silence}; it may be passed over in {left:.0f} s"
+        return None
+
+    def _last_seen_shut(self, track: ProxyTrack, gate: Gate, care: Care) -> bool:
+        """A silent gate that last read closed, empty and untainted, with nobody opened since.
+
+        It counts as closed on every return; in a forced handover only for a producer that did not have the role.
+        """
+        a = self.a
+        if self._strict or a is None or care is Care.VOLUNTARY:
+            return False
+        if care is not Care.RETURN and gate.producer == a.active:
+            return False
+        if track.reading is None or gate in self._tainted or gate.producer in track.opened:
+            return False
+        server = track.reading.servers.get(gate.producer)
+        return server is not None and server.admin is Admin.MAINT and server.sessions == 0
+
+    def silent_left(self, proxy: str) -> float:
+        """Seconds until a silent proxy has been silent for fail_over_after."""
+        since = self.view.proxies[proxy].silent_since
+        patience = self.pool.policy.fail_over_after
+        return patience if since is None else max(0.0, patience - self.now.since(since))
+
+    def unfenced(self, target: str, care: Care) -> tuple[str, ...]:
+        """What lacks until everyone but ``target`` is fenced as required; empty when nothing does."""
+        lacks = []
+        for producer in self.pool.others(target):
+            for proxy in self.view.proxies:
+                lack = self.not_shut(proxy, producer, care)
+                if lack is not None:
+                    lacks.append(lack)
+        return tuple(lacks)
+
+    def passed_over(self, target: str) -> tuple[Gate, ...]:
+        """Silent gates of others that a fence which is complete did not wait for."""
+        care = Care.RETURN
+        return tuple(
+            Gate(proxy, producer)
+            for producer in self.pool.others(target)
+            for proxy in self.silent()
+            if not self._last_seen_shut(self.view.proxies[proxy], Gate(proxy, producer), care)
+            or (self.a is not None and producer == self.a.active)
+        )
+
+    def unfenceable(self, target: str, care: Care) -> str | None:
+        """Why a fence around ``target`` could not complete now, or None: a handover starts only if it could."""
+        for producer in self.pool.others(target):
+            for proxy in self.silent():
+                lack = self._silent_gate(self.view.proxies[proxy], Gate(proxy, producer), care)
+                if lack is not None:
+                    return lack
+        return None if self.answering() else "no proxy answers"
+
+    # ------------------------------------------------------------ drift
+
+    def unread(self) -> tuple[str, ...]:
+        """Parts that were neither read nor failed to be read yet."""
+        producers = [n for n, t in self.view.tracks.items() if t.last is None]
+        proxies = [n for n, t in self.view.proxies.items() if not t.tried]
+        references = [n for n, r in self.view.references.items() if r.last is None]
+        return (*producers, *proxies, *references)
+
+    def split(self) -> tuple[Gate, ...]:
+        """Gates that are open, or carry sessions, for a producer that is not the one to be let in."""
+        a = self.a
+        if a is None:
+            present = [p for p in self.pool.names if self.open_gates(p) or self.session_gates(p)]
+            with_sessions = [p for p in present if self.session_gates(p)]
+            return self._foreign(with_sessions[0]) if len(with_sessions) > 1 else ()
+        if a.phase is Phase.FENCING:
+            old = a.active
+            present = old is not None and (self.open_gates(old) or self.session_gates(old))
+            return self._foreign(old if present else a.target)
+        return self._foreign(a.target if a.phase is Phase.PROMOTING else a.active)
+
+    def _foreign(self, rightful: str | None) -> tuple[Gate, ...]:
+        gates: list[Gate] = []
+        for producer in self.pool.others(rightful):
+            named = dict.fromkeys((*self.open_gates(producer), *self.session_gates(producer)))
+            gates.extend(Gate(proxy, producer) for proxy in named)
+        return tuple(gates)
+
+    def drift(self, known: dict[tuple[str, str], Instant]) -> tuple[Drift, ...]:
+        """Everything observed that differs from the assignment; ``known`` dates what was seen before."""
+        found = [("split-brain", str(gate), self._describe(gate), True) for gate in self.split()]
+        for name, track in self.view.proxies.items():
+            found.extend((kind, name, what, False) for kind, what in self._proxy_drift(name, track))
+        a = self.a
+        if a is not None:
+            late = "may yet be opened by a late command"
+            found.extend(("tainted", str(taint.gate), late, False) for taint in a.tainted)
+            if a.phase is Phase.STEADY and a.active is not None:
+                idle = [name for name in self.answering() if name not in self.serving_gates(a.active)]
+                found.extend(
+                    ("not-serving", str(Gate(name, a.active)), self._why_not(name, a.active), False) for name in idle
+                )
+        return tuple(
+            Drift(kind, where, what, known.get((kind, where), self.now), split) for kind, where, what, split in found
+        )
+
+    def _proxy_drift(self, name: str, track: ProxyTrack) -> list[tuple[str, str]]:
+        found = []
+        if track.tried and not track.answers:
+            found.append(("proxy-silent", track.error or "does not answer"))
+        if self.contested(name):
+            found.append(("another-hand", "someone else keeps changing it; left alone"))
+        bound = next(p.hard_stop_after for p in self.pool.proxies if p.name == name)
+        if bound is None and track.reloaded_at is not None:
+            left = RELOAD_DOUBT - self.now.since(track.reloaded_at)
+            if left > 0:
+                self.wake_in(left)
+                found.append(("reloaded", "was reloaded and may hide sessions: its hard_stop_after is unknown"))
+        return found
+
+    def _describe(self, gate: Gate) -> str:
+        server = self.server(gate.proxy, gate.producer)
+        if server is None:
+            return "was not read"
+        sessions = f", {server.sessions} sessions" if server.sessions else ""
+        return f"{server.admin.value}{sessions}, though {gate.producer} is not active"
+
+    def _why_not(self, proxy: str, producer: str) -> str:
+        server = self.server(proxy, producer)
+        return "was not read" if server is None else f"does not serve the active: {server.admin.value}, {server.status}"

@@ -1,0 +1,417 @@
+"""The tick: board + assignment + requests + now -> decision, new assignment, steps, events, next wake-up.
+
+Pure and synchronous. It applies what operators asked of the assignment alone (pause, pin, cordon, ...), ages what
+expires, walks the ordered rules (policy.py), and writes down in words what changed. It sends nothing.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field, replace
+
+from . import health, policy
+from .board import View
+from .model import (
+    Admin,
+    Answer,
+    Assignment,
+    Drift,
+    Event,
+    EventKind,
+    Gate,
+    Held,
+    Instant,
+    Phase,
+    Pool,
+    Request,
+    RequestState,
+    Step,
+    Taint,
+    Verb,
+)
+from .policy import Asked, Decision, Verdict
+from .situation import Situation
+
+
+@dataclass(frozen=True, slots=True)
+class Memory:
+    """What the tick remembers from one time to the next only to say things once; nothing is decided from it."""
+
+    decision: tuple[int, str] | None = None
+    health: Mapping[str, str] = field(default_factory=dict)
+    drift: Mapping[tuple[str, str], Instant] = field(default_factory=dict)
+    alerts: frozenset[str] = frozenset()
+    split_since: Instant | None = None
+    isolated: bool = False
+    presumed: Assignment | None = None  # in mode observe: what we would hold the assignment to be
+
+
+@dataclass(frozen=True, slots=True)
+class NextAction:
+    """An automatic step that is coming: what, in how many seconds, and what it waits for."""
+
+    action: str  # failover, failback, leave-unfit
+    seconds: float
+    waits_for: str
+
+
+@dataclass(frozen=True, slots=True)
+class Outcome:
+    """Everything that one tick decided. ``wake_in`` is in seconds, None when only an observation can change things."""
+
+    decision: Decision
+    assignment: Assignment | None
+    changed: bool  # the assignment is to be written
+    steps: tuple[Step, ...]
+    events: tuple[Event, ...]
+    answers: tuple[Answer, ...]
+    drift: tuple[Drift, ...]
+    split_brain: bool
+    next: tuple[NextAction, ...]
+    wake_in: float | None
+    memory: Memory
+
+
+def tick(
+    pool: Pool,
+    view: View,
+    assignment: Assignment | None,
+    requests: tuple[Request, ...],
+    memory: Memory,
+    now: Instant,
+) -> Outcome:
+    """One decision. Everything that it needs is in its arguments, everything that it wants is in its result."""
+    held = view.lease is not None
+    observing = pool.mode == "observe"
+    current = assignment if not observing else assignment or memory.presumed
+    events: list[Event] = []
+    answers: list[Answer] = []
+    aged = current
+    if held:
+        aged = _age(pool, view, current, now, events)
+        aged, requests = _apply_requests(pool, aged, requests, now, events, answers)
+    s = Situation(pool, view, aged, now)
+    moves = tuple(r for r in requests if r.verb in (Verb.SWITCHOVER, Verb.ADOPT))
+    decision = policy.decide(Asked(s, moves, held, observing))
+    verdict = decision.verdict
+    result: Assignment | None
+    steps: tuple[Step, ...]
+    if observing:
+        result, steps = aged, ()
+        presumed = verdict.assignment if verdict.key in ("adopted", "adoption") else memory.presumed
+        if verdict.answer is not None:
+            answers.append(Answer(verdict.answer.request, RequestState.REFUSED, "mode: observe, nothing is moved"))
+    else:
+        result, steps, presumed = verdict.assignment or aged, verdict.steps, None
+        if verdict.answer is not None:
+            answers.append(verdict.answer)
+        _interrupted(assignment, result, answers)
+    if presumed is not None and presumed.phase is not Phase.STEADY:
+        presumed = replace(presumed, phase=Phase.STEADY, active=presumed.target, target=None)
+    changed = held and result is not None and result != assignment and not (observing and assignment is None)
+    if changed and result is not None:
+        result = replace(result, revision=_revision(assignment) + 1, term=0 if view.lease is None else view.lease.term)
+    drift = s.drift(dict(memory.drift))
+    split = any(d.split_brain for d in drift)
+    fresh_memory = _say(s, decision, drift, split, result if changed else None, memory, presumed, events, observing)
+    wakes = [w - now.mono for w in s.wakes]
+    wakes.extend(_expiries(result, now))
+    wakes.extend(_expiries_of_requests(requests, now))
+    if changed or answers:
+        wakes.append(0.0)
+    return Outcome(
+        decision=decision,
+        assignment=result,
+        changed=changed,
+        steps=steps if held and not changed else (),
+        events=tuple(events),
+        answers=tuple(answers),
+        drift=drift,
+        split_brain=split,
+        next=next_actions(s),
+        wake_in=max(0.0, min(wakes)) if wakes else None,
+        memory=fresh_memory,
+    )
+
+
+def _revision(assignment: Assignment | None) -> int:
+    return 0 if assignment is None else assignment.revision
+
+
+# ---------------------------------------------------------------- ageing
+
+
+def _age(pool: Pool, view: View, a: Assignment | None, now: Instant, events: list[Event]) -> Assignment | None:
+    """The assignment with everything dropped that has run out, and with new taints and sightings."""
+    if a is None:
+        return None
+    paused, pinned = a.paused, a.pinned
+    if paused is not None and paused.until is not None and paused.until.reached(now):
+        events.append(Event(EventKind.RESUMED, now, "the pause ran out", a.generation))
+        paused = None
+    if pinned is not None and pinned.until is not None and pinned.until.reached(now):
+        events.append(Event(EventKind.UNPINNED, now, "the pin ran out", a.generation, pinned.producer))
+        pinned = None
+    up = [n for n, t in view.tracks.items() if health.health_at(t, now, pool.health).value == "up"]
+    seen = a.seen if all(n in a.seen for n in up) else tuple(n for n in pool.names if n in a.seen or n in up)
+    settled = tuple(
+        n
+        for n in a.handed_back
+        if n in view.tracks and health.fit_for(view.tracks[n], now) < pool.policy.fail_back_after
+    )
+    passed = tuple(p for p in a.passed_over if p.gate.proxy in view.proxies and not view.proxies[p.gate.proxy].answers)
+    aged = replace(
+        a,
+        paused=paused,
+        pinned=pinned,
+        cordoned=_unexpired(a.cordoned, now),
+        barred=_unexpired(a.barred, now),
+        tainted=_taints(pool, view, a.tainted, now),
+        passed_over=passed,
+        handed_back=settled,
+        seen=seen,
+    )
+    return a if aged == a else aged
+
+
+def _unexpired(held: tuple[Held, ...], now: Instant) -> tuple[Held, ...]:
+    return tuple(h for h in held if h.until is None or not h.until.reached(now))
+
+
+def _taints(pool: Pool, view: View, tainted: tuple[Taint, ...], now: Instant) -> tuple[Taint, ...]:
+    """A taint ends when the gate answered a later request and reads closed one action timeout after that."""
+    known = {t.gate: t for t in tainted}
+    for late in view.unanswered:
+        known[late.gate] = Taint(late.gate, late.at)
+    kept = []
+    for taint in known.values():
+        track = view.proxies.get(taint.gate.proxy)
+        if track is None:
+            continue
+        if not track.answers or track.read_at is None or not taint.since.reached(track.read_at):
+            kept.append(replace(taint, answered=None))
+            continue
+        answered = taint.answered or track.read_at
+        server = None if track.reading is None else track.reading.servers.get(taint.gate.producer)
+        agrees = server is not None and server.admin is Admin.MAINT
+        if agrees and track.read_at.since(answered) >= pool.lease.action_timeout:
+            continue
+        kept.append(replace(taint, answered=answered))
+    return tuple(kept)
+
+
+def _expiries(a: Assignment | None, now: Instant) -> list[float]:
+    if a is None:
+        return []
+    held = [h for h in (a.paused, a.pinned, *a.cordoned, *a.barred) if h is not None and h.until is not None]
+    return [_left(h.until, now) for h in held if h.until is not None]
+
+
+def _expiries_of_requests(requests: tuple[Request, ...], now: Instant) -> list[float]:
+    return [_left(r.expires, now) for r in requests]
+
+
+def _left(until: Instant, now: Instant) -> float:
+    seconds = until.mono - now.mono if until.boot == now.boot else until.utc - now.utc
+    return max(0.01, seconds)
+
+
+# ---------------------------------------------------------------- requests
+
+
+def _apply_requests(
+    pool: Pool,
+    a: Assignment | None,
+    requests: tuple[Request, ...],
+    now: Instant,
+    events: list[Event],
+    answers: list[Answer],
+) -> tuple[Assignment | None, tuple[Request, ...]]:
+    """Apply what changes only the assignment; answer what came too late; leave the moves to the rules."""
+    moves = []
+    for request in requests:
+        if a is not None and a.request == request.id:
+            continue  # a handover carries it out
+        generation = 0 if a is None else a.generation
+        if request.expires.reached(now):
+            answers.append(Answer(request.id, RequestState.EXPIRED, "expired before it could be carried out"))
+        elif request.generation is not None and request.generation != generation and a is not None:
+            text = f"made for generation {request.generation}, overtaken by {generation}: look at the status, ask again"
+            answers.append(Answer(request.id, RequestState.OVERTAKEN, text))
+        elif request.verb in (Verb.SWITCHOVER, Verb.ADOPT):
+            moves.append(request)
+            continue
+        elif a is None:
+            text = "there is no assignment yet: `failover adopt NAME` first"
+            answers.append(Answer(request.id, RequestState.REFUSED, text))
+        else:
+            a, answer, event = _apply(pool, a, request, now)
+            answers.append(answer)
+            events.append(event)
+            continue
+        events.append(_request_event(request, answers[-1], now, generation))
+    return a, tuple(moves)
+
+
+def _request_event(request: Request, answer: Answer, now: Instant, generation: int) -> Event:
+    words = f"{request.verb.value}{' ' + request.producer if request.producer else ''} by {request.by}: {answer.text}"
+    detail = {"request": request.id, "state": answer.state.value}
+    return Event(EventKind.REQUEST, now, words, generation, request.producer, detail)
+
+
+def _apply(pool: Pool, a: Assignment, request: Request, now: Instant) -> tuple[Assignment, Answer, Event]:
+    """One request that changes only the assignment."""
+    name = request.producer or ""
+    if request.producer is not None and name not in pool.names:
+        text = f"{name!r} is no producer of this pool; there are {', '.join(pool.names)}"
+        answer = Answer(request.id, RequestState.REFUSED, text)
+        return a, answer, _request_event(request, answer, now, a.generation)
+    until = None if request.seconds is None else now.after(request.seconds)
+    held = Held(name, until, request.reason, request.by)
+    changed, kind, text = _effect(a, request.verb, held)
+    answer = Answer(request.id, RequestState.DONE, text)
+    detail = {"request": request.id, "by": request.by, "reason": request.reason}
+    return changed, answer, Event(kind, now, f"{text} (by {request.by})", a.generation, request.producer, detail)
+
+
+def _effect(a: Assignment, verb: Verb, held: Held) -> tuple[Assignment, EventKind, str]:
+    name = held.producer
+    if verb is Verb.PAUSE:
+        when = " when the handover that runs is finished" if a.phase is not Phase.STEADY else ""
+        return replace(a, paused=held), EventKind.PAUSED, f"paused{when}: no automatic steps"
+    if verb is Verb.RESUME:
+        return replace(a, paused=None, released=False), EventKind.RESUMED, "resumed"
+    if verb is Verb.RELEASE:
+        text = "released: every gate is left as it stands; `failover resume` steers again"
+        return replace(a, released=True), EventKind.REQUEST, text
+    if verb is Verb.PIN:
+        return replace(a, pinned=held), EventKind.PINNED, f"pinned to {name}: no failback away from it"
+    if verb is Verb.UNPIN:
+        return replace(a, pinned=None), EventKind.UNPINNED, "unpinned"
+    others = tuple(h for h in a.cordoned if h.producer != name)
+    if verb is Verb.CORDON:
+        return replace(a, cordoned=(*others, held)), EventKind.REQUEST, f"{name} is cordoned: never a target"
+    if verb is Verb.UNCORDON:
+        return replace(a, cordoned=others), EventKind.REQUEST, f"{name} is no longer cordoned"
+    raise AssertionError(f"{verb} is a move")
+
+
+def _interrupted(before: Assignment | None, after: Assignment | None, answers: list[Answer]) -> None:
+    """A handover that no longer carries out its request has failed it."""
+    if before is None or before.request is None or after is None or after.request == before.request:
+        return
+    if not any(answer.request == before.request for answer in answers):
+        answers.append(Answer(before.request, RequestState.FAILED, f"interrupted: {after.reason}"))
+
+
+# ---------------------------------------------------------------- saying it
+
+
+def _say(
+    s: Situation,
+    decision: Decision,
+    drift: tuple[Drift, ...],
+    split: bool,
+    written: Assignment | None,
+    memory: Memory,
+    presumed: Assignment | None,
+    events: list[Event],
+    observing: bool,
+) -> Memory:
+    """Turn what changed since the last tick into events, and remember what was said."""
+    a, now, verdict = s.a, s.now, decision.verdict
+    generation = 0 if a is None else a.generation
+    _say_health(s, memory, events, generation)
+    if s.view.isolated != memory.isolated:
+        words = "isolated: nothing outside answers" if s.view.isolated else "no longer isolated"
+        events.append(Event(EventKind.ISOLATED, now, words, generation))
+    key = (decision.rule, verdict.key)
+    if key != memory.decision:
+        would = "would: " if observing and decision.rule > 1 else ""
+        detail = {"rule": decision.rule, "title": decision.title}
+        events.append(Event(EventKind.DECISION, now, would + verdict.reason, generation, _about(verdict, a), detail))
+    if written is not None and (a is None or written.phase is not a.phase or written.generation != a.generation):
+        detail = {"phase": written.phase.value, "active": written.active, "target": written.target}
+        detail["cause"] = written.cause.value
+        reason = written.reason
+        who = written.target or written.active
+        events.append(Event(EventKind.PHASE_CHANGED, now, reason, written.generation, who, detail))
+    since = _say_drift(s, drift, split, memory, events, generation)
+    alerts = dict(s.alerts)
+    if verdict.alert is not None:
+        alerts[f"{verdict.key}:{generation}"] = verdict.alert
+    if split:
+        alerts["split-brain"] = "; ".join(f"{d.where}: {d.what}" for d in drift if d.split_brain)
+    for name, words in alerts.items():
+        if name not in memory.alerts:
+            events.append(Event(EventKind.ALERT, now, words, generation, None, {"alert": name}))
+    return Memory(
+        decision=key,
+        health={n: s.health(n).value for n in s.view.tracks},
+        drift={(d.kind, d.where): d.since for d in drift},
+        alerts=frozenset(alerts),
+        split_since=since,
+        isolated=s.view.isolated,
+        presumed=presumed,
+    )
+
+
+def _about(verdict: Verdict, a: Assignment | None) -> str | None:
+    after = verdict.assignment or a
+    return None if after is None else after.target or after.active
+
+
+def _say_health(s: Situation, memory: Memory, events: list[Event], generation: int) -> None:
+    for name, track in s.view.tracks.items():
+        health = s.health(name).value
+        before = memory.health.get(name, "unknown")
+        if health != before:
+            error = f": {track.last.error}" if track.last is not None and track.last.error else ""
+            detail = {"from": before, "to": health}
+            words = f"{name} is {health}{error}"
+            events.append(Event(EventKind.HEALTH_CHANGED, s.now, words, generation, name, detail))
+
+
+def _say_drift(
+    s: Situation, drift: tuple[Drift, ...], split: bool, memory: Memory, events: list[Event], generation: int
+) -> Instant | None:
+    fresh = [d for d in drift if (d.kind, d.where) not in memory.drift and not d.split_brain]
+    events.extend(
+        Event(EventKind.DRIFT, s.now, f"{d.where}: {d.what}", generation, None, {"kind": d.kind}) for d in fresh
+    )
+    if split and memory.split_since is None:
+        words = "two producers reachable: " + "; ".join(f"{d.where} {d.what}" for d in drift if d.split_brain)
+        gates = [d.where for d in drift if d.split_brain]
+        events.append(Event(EventKind.SPLIT_BRAIN, s.now, words, generation, None, {"gates": gates}))
+        return s.now
+    if not split and memory.split_since is not None:
+        seconds = round(s.now.since(memory.split_since), 3)
+        words = f"healed after {seconds:g} s"
+        events.append(Event(EventKind.SPLIT_BRAIN_HEALED, s.now, words, generation, None, {"seconds": seconds}))
+        return None
+    return memory.split_since
+
+
+def next_actions(s: Situation) -> tuple[NextAction, ...]:
+    """The automatic moves that are under way to happen, nearest first."""
+    a = s.a
+    if a is None or a.active is None or a.phase is not Phase.STEADY or a.released or a.paused is not None:
+        return ()
+    found = []
+    active, track = a.active, s.view.tracks[a.active]
+    patience = s.pool.policy.fail_over_after
+    if s.health(active).value == "down":
+        left = health.patience_left(track, s.now, patience)
+        found.append(NextAction("failover", left, f"{active} to stay down"))
+    elif s.fit(active) is False:
+        left = max(0.0, patience - health.unfit_for(track, s.now))
+        found.append(NextAction("leave-unfit", left, f"{active} to stay unfit"))
+    preferred = s.pool.preferred
+    blocked = s.pinned(active) or s.held(preferred, "cordoned") or s.held(preferred, "barred")
+    if active != preferred and s.fit(preferred) is True and s.pool.policy.fail_back == "auto" and not blocked:
+        left = max(0.0, policy.fail_back_wait(s) - health.fit_for(s.view.tracks[preferred], s.now))
+        found.append(NextAction("failback", left, f"{preferred} to stay fit"))
+    return tuple(sorted(found, key=lambda n: n.seconds))
+
+
+__all__ = ["Gate", "Memory", "NextAction", "Outcome", "next_actions", "tick"]

@@ -1,0 +1,284 @@
+"""A small world in which the middle decides: ten seconds a turn, values in, decisions out, nothing real.
+
+What is true (who runs, who sees whom, what the proxies route) is kept apart from what the controller is shown.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass, field, replace
+
+from failover.board import Board
+from failover.model import (
+    Address,
+    Admin,
+    Assignment,
+    Cause,
+    Check,
+    FenceSettings,
+    Gate,
+    Instant,
+    Lease,
+    Phase,
+    Ping,
+    PolicySettings,
+    Pool,
+    Producer,
+    Proxy,
+    ProxyReading,
+    Request,
+    ServerView,
+    Step,
+    StepKind,
+    Tip,
+    Verb,
+)
+from failover.tick import Memory, Outcome, tick
+
+TURN = 10.0
+
+
+def instant(seconds: float, boot: str = "boot") -> Instant:
+    return Instant(boot, seconds, 1_700_000_000.0 + seconds)
+
+
+def make_pool(
+    *,
+    producers: tuple[str, ...] = ("main", "backup"),
+    proxies: tuple[str, ...] = ("p1", "p2"),
+    references: bool = True,
+    require: str = "reachable",
+    fail_back: str = "auto",
+    hard_stop_after: float | None = 5.0,
+    mode: str = "act",
+) -> Pool:
+    return Pool(
+        name="TEST",
+        network="preview",
+        magic=2,
+        mode=mode,
+        producers=tuple(Producer(n, Address(f"127.0.0.{i + 11}", 3001)) for i, n in enumerate(producers)),
+        proxies=tuple(
+            Proxy(
+                n,
+                "producers",
+                {p: p for p in producers},
+                socket=Address("127.0.0.1", 9000 + i),
+                watch="watch",
+                hard_stop_after=hard_stop_after,
+            )
+            for i, n in enumerate(proxies)
+        ),
+        references=(Address("127.0.0.99", 3001),) if references else (),
+        policy=PolicySettings(fail_back=fail_back),
+        fence=FenceSettings(require=require, proxies_are_only_path=require == "confirmed"),
+    )
+
+
+@dataclass
+class Node:
+    """What is true of a producer."""
+
+    up: bool = True
+    hung: bool = False  # TCP connects, nothing answers
+    lag: int = 0  # slots behind the chain
+    stuck_at: int | None = None
+
+    @property
+    def well(self) -> bool:
+        return self.up and not self.hung
+
+
+@dataclass
+class Door:
+    """What is true of a proxy."""
+
+    checks: str = "l7"  # l7, l4 or none
+    answers: bool = True  # its management
+    carries: bool = True  # its data path
+    blind_to: set[str] = field(default_factory=set)
+    admin: dict[str, Admin] = field(default_factory=dict)
+    total: int = 1000
+    process: str = "1"
+
+    def check(self, name: str, node: Node) -> Check:
+        if self.checks == "none":
+            return Check.NONE
+        if name in self.blind_to or not node.up:
+            return Check.FAILED
+        if self.checks == "l4":
+            return Check.PASSED_L4
+        return Check.FAILED if node.hung else Check.PASSED_L7
+
+    def status(self, name: str, node: Node) -> str:
+        if self.admin[name] is Admin.MAINT:
+            return "MAINT"
+        if self.checks == "none":
+            return "no check"
+        return "DOWN" if self.check(name, node) is Check.FAILED else "UP"
+
+    def admits(self, name: str) -> bool:
+        return self.carries and self.admin[name] is not Admin.MAINT and name not in self.blind_to
+
+
+class World:
+    """The truth, the board that is shown to the controller, and the controller's stored value."""
+
+    def __init__(self, pool: Pool, *, checks: str = "l7", active: str | None = "main", assigned: bool = True) -> None:
+        self.pool = pool
+        self.nodes = {n: Node() for n in pool.names}
+        self.doors = {
+            p.name: Door(checks, admin={n: Admin.READY if n == active else Admin.MAINT for n in pool.names})
+            for p in pool.proxies
+        }
+        self.reference_up = True
+        self.cut: set[str] = set()  # producers and proxies that the controller cannot reach
+        self.t = 0.0
+        self.none = 0.0
+        self.two = 0.0
+        self.assignment: Assignment | None = None
+        if assigned and active is not None:
+            self.assignment = Assignment(
+                1, 1, Phase.STEADY, active, None, Cause.ADOPTED, instant(0), "start", seen=tuple(pool.names)
+            )
+        self.board = Board(pool, instant(0))
+        self.board.lease = Lease("us", 1, instant(1e9))
+        self.memory = Memory()
+        self.requests: list[Request] = []
+        self.outcomes: list[Outcome] = []
+        self.generations: list[tuple[float, str, str | None]] = []
+        self.answers: dict[str, tuple[str, str]] = {}
+        self.alerts: list[str] = []
+        self.steps: list[tuple[float, Step]] = []
+        self.lose_steps: Callable[[Step], bool] = lambda step: False
+
+    # ------------------------------------------------------------ what the controller sees
+
+    def observe(self) -> None:
+        now = instant(self.t)
+        for name, node in self.nodes.items():
+            best = self.board.yardstick(name, now)
+            self.board.post_ping(name, self._ping(node, name in self.cut, now), best)
+        for address in self.board.references:
+            ok = self.reference_up
+            tip = Tip(int(self.t) + 1000, "aa", 1) if ok else None
+            self.board.post_reference(address, Ping(now, now, ok, tip, stage=None if ok else "connect"))
+        for name, door in self.doors.items():
+            if not door.answers or name in self.cut:
+                self.board.post_silence(name, now, "no answer")
+            else:
+                self.board.post_reading(name, self.reading(door), now)
+
+    def _ping(self, node: Node, cut: bool, now: Instant) -> Ping:
+        if cut or not node.up:
+            return Ping(now, now, False, stage="connect", error="connection refused")
+        if node.hung:
+            return Ping(now, now, False, stage="handshake", error="silent")
+        slot = node.stuck_at if node.stuck_at is not None else int(self.t) + 1000 - node.lag
+        return Ping(now, now, True, Tip(slot, "aa", 1), 0.01)
+
+    def reading(self, door: Door) -> ProxyReading:
+        servers = {}
+        for name, node in self.nodes.items():
+            serves = door.admits(name) and node.well and door.status(name, node) in ("UP", "no check")
+            servers[name] = ServerView(
+                door.admin[name], door.status(name, node), 2 if serves else 0, door.check(name, node)
+            )
+        return ProxyReading(servers, door.process, self.t + 10_000.0, door.total)
+
+    # ------------------------------------------------------------ one turn
+
+    def ask(self, verb: Verb, producer: str | None = None, *, force: bool = False, seconds: float | None = None) -> str:
+        request = Request(
+            f"r{len(self.requests)}",
+            verb,
+            instant(self.t),
+            instant(self.t + 60),
+            "op",
+            producer,
+            force=force,
+            seconds=seconds,
+        )
+        self.requests.append(request)
+        return request.id
+
+    def pending(self) -> tuple[Request, ...]:
+        open_states = ("accepted",)
+        return tuple(r for r in self.requests if r.id not in self.answers or self.answers[r.id][0] in open_states)
+
+    def decide(self) -> Outcome:
+        """Tick until nothing more is written, as the controller does, and send the steps of the last tick."""
+        for _ in range(6):
+            outcome = tick(self.pool, self.board.view(), self.assignment, self.pending(), self.memory, instant(self.t))
+            self.memory = outcome.memory
+            self.outcomes.append(outcome)
+            for answer in outcome.answers:
+                self.answers[answer.request] = (answer.state.value, answer.text)
+            self.alerts.extend(e.reason for e in outcome.events if e.kind.value == "alert")
+            if not outcome.changed:
+                if outcome.answers:
+                    continue
+                break
+            before = self.assignment
+            self.assignment = outcome.assignment
+            assert self.assignment is not None
+            if before is None or before.generation != self.assignment.generation:
+                self.generations.append((self.t, self.assignment.cause.value, self.assignment.target))
+        self.send(outcome.steps)
+        return outcome
+
+    def send(self, steps: tuple[Step, ...]) -> None:
+        for step in steps:
+            self.steps.append((self.t, step))
+            door = self.doors[step.gate.proxy]
+            self.board.post_sent(step.gate.proxy, step.kind, step.gate.producer)
+            if not door.answers or step.gate.proxy in self.cut or self.lose_steps(step):
+                if step.kind is StepKind.OPEN:
+                    self.board.post_unanswered(step.gate, instant(self.t))
+                continue
+            door.admin[step.gate.producer] = Admin.MAINT if step.kind is StepKind.CLOSE else Admin.READY
+
+    def admitted(self) -> set[str]:
+        return {
+            name
+            for name, node in self.nodes.items()
+            if node.well and any(door.admits(name) for door in self.doors.values())
+        }
+
+    def run(self, until: float, at: dict[float, Callable[[], object]] | None = None) -> World:
+        """Turns of ten seconds until then; ``at`` maps seconds to what happens."""
+        pending = dict(at or {})
+        while self.t < until:
+            for when in sorted(k for k in pending if k <= self.t):
+                pending.pop(when)()
+            self.observe()
+            self.decide()
+            admitted = self.admitted()
+            if not admitted and any(n.well for n in self.nodes.values()):
+                self.none += TURN
+            if len(admitted) > 1:
+                self.two += TURN
+            self.t += TURN
+        return self
+
+    # ------------------------------------------------------------ what tests ask
+
+    @property
+    def active(self) -> str | None:
+        return None if self.assignment is None else self.assignment.active
+
+    def handovers(self) -> list[tuple[str, str | None]]:
+        return [(cause, target) for _, cause, target in self.generations]
+
+    def open(self, producer: str) -> list[str]:
+        return [n for n, d in self.doors.items() if d.admin[producer] is not Admin.MAINT]
+
+    def set(self, proxy: str, **states: Admin) -> None:
+        self.doors[proxy].admin.update(states)
+
+    def put(self, **fields: object) -> None:
+        assert self.assignment is not None
+        self.assignment = replace(self.assignment, **fields)  # type: ignore[arg-type]
+
+
+__all__ = ["TURN", "Door", "Gate", "Node", "World", "instant", "make_pool"]

@@ -1,0 +1,376 @@
+"""The stories of an experienced operator: what happens, and what the controller must make of it.
+
+Seconds are those of a world that turns every ten seconds; two turns either way are allowed.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import pytest
+from policy_world import World, instant, make_pool
+
+from failover.model import Admin, Cause, Held, Phase, Verb
+
+READY, MAINT = Admin.READY, Admin.MAINT
+
+
+def about(seconds: float) -> object:
+    return pytest.approx(seconds, abs=20.0)
+
+
+def steady(world: World, active: str) -> None:
+    assert world.assignment is not None
+    assert (world.assignment.phase, world.active) == (Phase.STEADY, active)
+
+
+def backup_active(world: World) -> World:
+    """The same pool, with backup active and main closed, since long ago."""
+    world.put(active="backup")
+    for proxy in world.doors:
+        world.set(proxy, main=MAINT, backup=READY)
+    return world
+
+
+def test_main_dies_one_handover_to_backup_after_patience() -> None:
+    w = World(make_pool())
+    w.run(1000, {100: lambda: setattr(w.nodes["main"], "up", False)})
+    assert w.handovers() == [("forced", "backup")]
+    assert (w.none, w.two) == (about(310), 0)
+    steady(w, "backup")
+
+
+def test_main_hangs_and_layer_7_checks_agree() -> None:
+    w = World(make_pool())
+    w.run(1000, {100: lambda: setattr(w.nodes["main"], "hung", True)})
+    assert w.handovers() == [("forced", "backup")]
+    assert (w.none, w.two) == (about(310), 0)
+
+
+def test_main_hangs_and_plain_checks_abstain() -> None:
+    w = World(make_pool(), checks="l4")
+    w.run(1000, {100: lambda: setattr(w.nodes["main"], "hung", True)})
+    assert w.handovers() == [("forced", "backup")]
+    assert (w.none, w.two) == (about(310), 0)
+
+
+def test_main_hangs_with_plain_checks_and_one_proxy_gone_is_no_majority() -> None:
+    w = World(make_pool(), checks="l4")
+
+    def fault() -> None:
+        w.nodes["main"].hung = True
+        w.doors["p1"].answers = w.doors["p1"].carries = False
+
+    w.run(2000, {100: fault})
+    assert w.handovers() == []
+    assert any("1 of 2 vantage points agree" in alert for alert in w.alerts)
+    assert w.none == about(1900)
+
+
+def test_main_answers_but_its_tip_stands_still() -> None:
+    w = World(make_pool())
+    w.run(1500, {100: lambda: setattr(w.nodes["main"], "stuck_at", 1100)})
+    assert w.handovers() == [("unfit", "backup")]
+    assert (w.none, w.two) == (about(10), 0)
+
+
+def test_main_lags_for_good() -> None:
+    w = World(make_pool())
+    w.run(1500, {100: lambda: setattr(w.nodes["main"], "lag", 200)})
+    assert w.handovers() == [("unfit", "backup")]
+    assert (w.none, w.two) == (about(10), 0)
+
+
+def test_switchover_by_hand_is_pinned() -> None:
+    w = World(make_pool())
+    w.run(4000, {100: lambda: w.ask(Verb.SWITCHOVER, "backup")})
+    assert w.handovers() == [("by-hand", "backup")]
+    assert w.answers["r0"][0] == "done"
+    assert (w.none, w.two) == (about(10), 0)
+    steady(w, "backup")
+
+
+def test_failback_after_half_an_hour_of_fitness() -> None:
+    w = backup_active(World(make_pool()))
+    w.run(2000)
+    assert w.handovers() == [("voluntary", "main")]
+    assert w.generations[0][0] == about(1800)
+    assert (w.none, w.two) == (about(10), 0)
+
+
+def test_a_switchover_that_cannot_be_fenced_is_taken_back_once() -> None:
+    w = World(make_pool())
+
+    def lose_p1_after_the_request() -> None:
+        w.ask(Verb.SWITCHOVER, "backup")
+        w.observe()
+        w.doors["p1"].answers = False
+        original = w.observe
+        w.observe = lambda: None  # type: ignore[method-assign]  # this turn decides on what was just read
+
+        def again() -> None:
+            w.observe = original  # type: ignore[method-assign]
+
+        w.restore = again  # type: ignore[attr-defined]
+
+    w.run(4000, {100: lose_p1_after_the_request, 110: lambda: w.restore()})  # type: ignore[attr-defined]
+    assert w.handovers() == [("by-hand", "backup"), ("taken-back", "main")]
+    assert w.answers["r0"][0] == "failed"
+    assert w.assignment is not None
+    assert [h.producer for h in w.assignment.barred] in (["backup"], [])
+    assert (w.none, w.two) == (0, 0)
+    steady(w, "main")
+
+
+def test_a_site_loses_power_main_and_one_proxy() -> None:
+    w = World(make_pool())
+
+    def fault() -> None:
+        w.nodes["main"].up = False
+        w.doors["p1"].answers = w.doors["p1"].carries = False
+
+    w.run(1000, {100: fault})
+    assert w.handovers() == [("forced", "backup")]
+    assert any("main@p1 passed over" in alert for alert in w.alerts)
+    assert (w.none, w.two) == (about(310), 0)
+
+
+def test_cut_off_with_backup_then_main_is_seen_again_and_handed_back() -> None:
+    w = World(make_pool())
+
+    def cut() -> None:
+        w.cut = {"main", "p1"}
+        w.doors["p2"].blind_to = {"main"}
+        w.doors["p1"].blind_to = {"backup"}
+
+    def main_seen() -> None:
+        w.cut = {"p1"}
+        w.doors["p2"].blind_to = set()
+
+    w.run(3500, {100: cut, 900: main_seen})
+    assert w.handovers() == [("forced", "backup"), ("hand-back", "main")]
+    assert any("passed over" in alert for alert in w.alerts)
+    assert w.none == 0
+    assert w.two == pytest.approx(510, abs=40)
+    steady(w, "main")
+
+
+def test_a_minute_of_fitness_hands_nothing_back() -> None:
+    w = backup_active(World(make_pool()))
+    w.nodes["main"].up = False
+    w.run(
+        600,
+        {
+            300: lambda: setattr(w.nodes["main"], "up", True),
+            360: lambda: setattr(w.doors["p1"], "answers", False),
+            370: lambda: setattr(w.doors["p1"], "answers", True),
+        },
+    )
+    assert w.handovers() == []
+
+
+def test_a_minute_of_fitness_hands_nothing_back_when_pinned() -> None:
+    w = backup_active(World(make_pool()))
+    w.put(pinned=Held("backup"))
+    w.nodes["main"].up = False
+    w.run(
+        600,
+        {
+            300: lambda: setattr(w.nodes["main"], "up", True),
+            360: lambda: setattr(w.doors["p1"], "answers", False),
+            370: lambda: setattr(w.doors["p1"], "answers", True),
+        },
+    )
+    assert w.handovers() == []
+
+
+def test_a_crash_loop_counts_in_sum() -> None:
+    w = World(make_pool())
+
+    class Loop:
+        def turn(self) -> None:
+            if w.t >= 100:
+                w.nodes["main"].up = (w.t - 100) % 120 >= 70
+
+    loop = Loop()
+    w.run(700, {float(t): loop.turn for t in range(0, 700, 10)})
+    assert w.handovers()[0] == ("forced", "backup")
+    at_handover = w.generations[0][0]
+    down = sum(10 for t in range(100, int(at_handover), 10) if (t - 100) % 120 < 70)
+    assert down == about(310)
+    assert w.two == 0
+
+
+def test_two_outages_add_up() -> None:
+    w = World(make_pool())
+    main = w.nodes["main"]
+    w.run(
+        900,
+        {
+            100: lambda: setattr(main, "up", False),
+            350: lambda: setattr(main, "up", True),
+            390: lambda: setattr(main, "up", False),
+        },
+    )
+    assert w.handovers() == [("forced", "backup")]
+    assert w.generations[0][0] == about(440)
+    assert w.none == about(310)
+
+
+def test_somebody_opens_backup_while_main_is_well() -> None:
+    w = World(make_pool())
+    w.run(600, {100: lambda: w.set("p2", backup=READY)})
+    assert w.handovers() == []
+    assert w.open("backup") == []
+    # seen at the turn in which it can be seen, and closed in that turn
+    assert w.two == 0
+    assert any(e.kind.value == "split-brain" for o in w.outcomes for e in o.events)
+
+
+def test_a_switch_by_hand_after_main_died_is_adopted_and_never_undone() -> None:
+    w = World(make_pool())
+
+    def by_hand() -> None:
+        for proxy in ("p1", "p2"):
+            w.set(proxy, main=MAINT, backup=READY)
+
+    w.run(1500, {100: lambda: setattr(w.nodes["main"], "up", False), 110: by_hand})
+    assert w.handovers() == [("adopted", "backup")]
+    assert (w.none, w.two) == (about(10), 0)
+    assert not any(step.kind.value == "close" and step.gate.producer == "backup" for _, step in w.steps)
+
+
+def test_a_power_cut_takes_controller_and_main() -> None:
+    w = World(make_pool())
+    w.nodes["main"].up = False
+    w.run(800)
+    assert w.handovers() == [("forced", "backup")]
+    assert w.none == about(310)
+
+
+def test_nobody_else_can_be_served() -> None:
+    w = World(make_pool())
+    for door in w.doors.values():
+        door.blind_to = {"backup"}
+    main = w.nodes["main"]
+    w.run(1500, {100: lambda: setattr(main, "up", False), 600: lambda: setattr(main, "up", True)})
+    steady(w, "main")
+    assert w.none == pytest.approx(515, abs=20)
+    assert w.two == 0
+
+
+def test_no_failback_to_a_main_that_no_proxy_sees() -> None:
+    w = backup_active(World(make_pool()))
+    for door in w.doors.values():
+        door.blind_to = {"main"}
+    w.run(3000)
+    assert w.handovers() == []
+    lacked = dict(w.outcomes[-1].decision.lacked)
+    assert "check of main fails" in lacked[12]
+
+
+def test_one_proxy_cannot_see_backup_and_the_other_serves_it() -> None:
+    w = World(make_pool())
+    w.doors["p2"].blind_to = {"backup"}
+    w.run(1000, {100: lambda: setattr(w.nodes["main"], "up", False)})
+    assert w.handovers() == [("forced", "backup")]
+    steady(w, "backup")
+    assert w.none == about(310)
+    assert any(d.kind == "not-serving" and d.where == "backup@p2" for d in w.outcomes[-1].drift)
+
+
+def test_switchover_by_force_to_a_lagging_backup_stays() -> None:
+    w = World(make_pool())
+    w.nodes["backup"].lag = 200
+    w.run(3000, {100: lambda: w.ask(Verb.SWITCHOVER, "backup", force=True)})
+    assert w.handovers() == [("by-hand", "backup")]
+    assert (w.none, w.two) == (about(10), 0)
+    steady(w, "backup")
+
+
+def test_backup_dies_while_main_is_fit_for_only_a_minute() -> None:
+    w = backup_active(World(make_pool()))
+    w.nodes["main"].up = False
+    w.run(
+        700,
+        {
+            200: lambda: setattr(w.nodes["main"], "up", True),
+            280: lambda: setattr(w.nodes["backup"], "up", False),
+        },
+    )
+    assert w.handovers() == [("at-once", "main")]
+    assert (w.none, w.two) == (about(40), 0)
+
+
+def test_a_pinned_backup_that_restarts_within_a_minute_keeps_the_role() -> None:
+    w = backup_active(World(make_pool()))
+    w.put(pinned=Held("backup"))
+    w.run(
+        900,
+        {
+            200: lambda: setattr(w.nodes["backup"], "up", False),
+            260: lambda: setattr(w.nodes["backup"], "up", True),
+        },
+    )
+    assert w.handovers() == []
+    assert w.none == about(60)
+
+
+def test_a_lagging_backup_is_better_than_nobody() -> None:
+    w = World(make_pool())
+    w.nodes["backup"].lag = 200
+    w.run(900, {100: lambda: setattr(w.nodes["main"], "up", False)})
+    assert w.handovers() == [("forced", "backup")]
+    steady(w, "backup")
+
+
+def test_main_dies_and_somebody_opens_backup_in_one_proxy() -> None:
+    w = World(make_pool())
+    w.run(
+        900,
+        {100: lambda: setattr(w.nodes["main"], "up", False), 150: lambda: w.set("p2", backup=READY)},
+    )
+    assert w.handovers() == [("adopted", "backup")]
+    assert (w.none, w.two) == (about(50), 0)
+
+
+def test_a_cordoned_active_is_left_at_once() -> None:
+    w = World(make_pool())
+    w.run(2500, {100: lambda: w.ask(Verb.CORDON, "main")})
+    assert w.handovers() == [("voluntary", "backup")]
+    assert (w.none, w.two) == (about(10), 0)
+    steady(w, "backup")
+
+
+def test_pause_in_the_middle_of_fencing_finishes_the_handover_first() -> None:
+    w = World(make_pool())
+
+    def pause_while_fencing() -> None:
+        if w.assignment is not None and w.assignment.phase is Phase.FENCING and not w.requests:
+            w.ask(Verb.PAUSE)
+
+    turns: dict[float, Callable[[], object]] = {float(t): pause_while_fencing for t in range(310, 500, 10)}
+    turns[100] = lambda: setattr(w.nodes["main"], "up", False)
+    turns[600] = lambda: setattr(w.nodes["main"], "up", True)
+    w.run(3500, turns)
+    assert w.answers["r0"][0] == "done"
+    assert w.handovers() == [("forced", "backup")]
+    assert w.none == about(310)
+    steady(w, "backup")
+    assert w.assignment is not None
+    assert w.assignment.paused is not None
+
+
+def test_every_decision_carries_its_rule_and_what_the_rules_before_it_lacked() -> None:
+    w = World(make_pool())
+    w.run(600, {100: lambda: setattr(w.nodes["main"], "up", False)})
+    for outcome in w.outcomes:
+        decision = outcome.decision
+        assert decision.verdict.reason
+        assert [n for n, _ in decision.lacked] == list(range(1, decision.rule))
+        assert all(words for _, words in decision.lacked)
+
+
+def test_instants_of_another_boot_are_compared_by_utc() -> None:
+    assert instant(50, "a").since(instant(20, "b")) == 30
+    assert Cause.FORCED.value == "forced"
