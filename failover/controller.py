@@ -1,0 +1,647 @@
+"""The controller: the only place that sequences I/O.
+
+Probes post on the board; ``_decide`` ticks, commits what was decided, and only then hands steps to the edges.
+Producers, references, proxies, the lease and the store each have a task of their own, so that one that hangs delays
+no other. Nothing here knows why something is decided (policy.py) or how it is sent (gates/).
+
+Order of things in one turn: tick until nothing more is written (each tick sees the assignment of the one before),
+commit assignment, events, answers and the steps' beginnings in one transaction, hand out the steps.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections import deque
+from collections.abc import Awaitable, Callable, Mapping, Sequence
+from dataclasses import dataclass, replace
+from typing import Any, Protocol, TypeVar
+
+from .board import Board, View
+from .edge import Edge, Order
+from .errors import FailoverError, PingError, StoreConflict, StoreError, StoreFull, WorkerBusy
+from .model import (
+    Address,
+    Assignment,
+    Commit,
+    Event,
+    EventKind,
+    Gate,
+    Host,
+    Instant,
+    Lease,
+    Phase,
+    Ping,
+    PingPort,
+    Pool,
+    ProxyPort,
+    Request,
+    RequestState,
+    Step,
+    StepKind,
+    Store,
+)
+from .tick import Memory, Outcome, tick
+
+R = TypeVar("R")
+
+READS_PER_PING = 5  # proxies are read so many times in one ping interval
+STORE_POLL = 0.5  # seconds between looks for an operator's request
+UNSAVED = 1000  # events kept in memory while the store takes none
+FOLDS = 6  # ticks in one turn at most; each writes an assignment that the next one sees
+
+
+class Observer(Protocol):
+    """Somebody who is told what happens: the log, the metrics. Must return at once."""
+
+    def event(self, event: Event) -> None:
+        """A row of the journal, committed or (while the store is out of order) only said."""
+        ...
+
+    def ping(self, producer: str, ping: Ping) -> None:
+        """A ping of a producer ended."""
+        ...
+
+    def ticked(self, seconds: float, outcome: Outcome) -> None:
+        """One tick took so long and decided this."""
+        ...
+
+
+@dataclass(frozen=True, slots=True)
+class Report:
+    """Everything that a status can be made of, at one instant. ``outcome`` is None before the first tick."""
+
+    pool: Pool
+    view: View
+    assignment: Assignment | None
+    outcome: Outcome | None
+    lease: Lease | None  # the one that stands in the store, ours or another's
+    held: bool  # whether it is ours and fresh
+    now: Instant
+    started: Instant
+    store_error: str | None
+    tick_seconds: float
+
+
+class Controller:
+    """One pool's controller. Build it, ``await run(stop)``; ``report()`` is safe to call from the same loop."""
+
+    def __init__(
+        self,
+        pool: Pool,
+        host: Host,
+        store: Store,
+        ping: PingPort,
+        proxies: Callable[[Pool], Mapping[str, ProxyPort]],
+        *,
+        holder: str = "",
+        observers: Sequence[Observer] = (),
+        snapshot: Callable[[Report], Mapping[str, Any]] | None = None,
+    ) -> None:
+        self.pool = pool
+        self.holder = holder or host.new_id()
+        self._host = host
+        self._store = store
+        self._ping = ping
+        self._make_ports = proxies
+        self._observers = tuple(observers)
+        self._snapshot = snapshot
+        self._store_worker = host.worker("store")
+        self._store_turn = asyncio.Lock()
+        self._started = host.now()
+        self._board = Board(pool, self._started)
+        self._assignment: Assignment | None = None
+        self._lease: Lease | None = None
+        self._requests: tuple[Request, ...] = ()
+        self._memory = Memory()
+        self._outcome: Outcome | None = None
+        self._edges: dict[str, Edge] = {}
+        self._ports: Mapping[str, ProxyPort] = {}
+        self._tasks: list[asyncio.Task[None]] = []
+        self._wake = asyncio.Event()
+        self._store_wake = asyncio.Event()
+        self._unsaved: deque[Event] = deque(maxlen=UNSAVED)
+        self._saved_at: float | None = None
+        self._seen_change = -1
+        self._store_error: str | None = None
+        self._tick_seconds = 0.0
+        self._new_pool: Pool | None = None
+        self._lost_before = False
+        self._stopping = False
+        self._answered: deque[str] = deque(maxlen=UNSAVED)
+
+    # ------------------------------------------------------------ from outside
+
+    def report(self) -> Report:
+        """The present state, for status, metrics and explain."""
+        now = self._host.now()
+        return Report(
+            self.pool,
+            self._board.view(),
+            self._assignment,
+            self._outcome,
+            self._lease,
+            self._fresh_lease(now) is not None,
+            now,
+            self._started,
+            self._store_error,
+            self._tick_seconds,
+        )
+
+    def reload(self, pool: Pool) -> None:
+        """Go over to a changed file (checked by the caller) at the next turn; timers of what stays are kept."""
+        self._new_pool = pool
+        self._wake.set()
+
+    @property
+    def settled(self) -> bool:
+        """Whether every part was tried, and nothing is under way."""
+        outcome = self._outcome
+        if outcome is None or outcome.decision.rule == 1:
+            return False
+        busy = any(edge.busy for edge in self._edges.values())
+        return not busy and not outcome.steps and (self._assignment is None or self._assignment.phase is Phase.STEADY)
+
+    async def run(self, stop: asyncio.Event) -> None:
+        """Observe, decide and act until ``stop`` is set; then finish the step that runs, persist, resign."""
+        await self._load(first=True)
+        self._say(Event(EventKind.STARTED, self._host.now(), f"controller {self.holder} started"))
+        watchers = [
+            asyncio.create_task(self._supervised("lease", self._keep_lease), name="lease"),
+            asyncio.create_task(self._supervised("store", self._watch_store), name="store"),
+        ]
+        self._start_probes()
+        deciding = asyncio.create_task(self._decide(), name="decide")
+        stopping = asyncio.create_task(self._stopped(stop), name="stop")
+        try:
+            await self._first_of(deciding, stopping)
+        finally:
+            self._stopping = True
+            await self._finish_turn(deciding)
+            for task in (deciding, stopping, *watchers):
+                await _end(task)
+            await self._finish_steps()
+            await self._stop_probes()
+            await self._leave()
+
+    async def _first_of(self, deciding: asyncio.Task[None], stopping: asyncio.Task[None]) -> None:
+        done = asyncio.Event()
+        for task in (deciding, stopping):
+            task.add_done_callback(lambda _: done.set())
+        await done.wait()
+        if deciding.done() and not deciding.cancelled():
+            deciding.result()  # a bug in the loop must not look like a clean stop
+
+    async def _stopped(self, stop: asyncio.Event) -> None:
+        await stop.wait()
+
+    async def _finish_turn(self, deciding: asyncio.Task[None]) -> None:
+        """Let the turn that is under way come to its end."""
+        self._wake.set()
+        try:
+            async with self._host.timeout(self.pool.lease.action_timeout):
+                while not deciding.done():
+                    await self._host.sleep(0.01)
+        except TimeoutError:
+            return
+
+    # ------------------------------------------------------------ probes
+
+    def _start_probes(self) -> None:
+        pool, board = self.pool, self._board
+        self._ports = self._make_ports(pool)
+        self._edges = {
+            name: Edge(
+                name,
+                port,
+                board,
+                self._host,
+                interval=pool.health.interval / READS_PER_PING,
+                read_timeout=min(pool.health.timeout, pool.lease.action_timeout),
+                step_timeout=pool.lease.action_timeout,
+                valid=self._valid,
+                posted=self._wake.set,
+                report=self._report_step,
+            )
+            for name, port in self._ports.items()
+        }
+        probes: list[tuple[str, Callable[[], Awaitable[None]]]] = [
+            *((f"ping {p.name}", self._producer_probe(p.name, p.address)) for p in pool.producers),
+            *((f"reference {a}", self._reference_probe(a)) for a in pool.references),
+            *((f"proxy {name}", edge.run) for name, edge in self._edges.items()),
+        ]
+        self._tasks = [asyncio.create_task(self._supervised(name, run), name=name) for name, run in probes]
+
+    async def _supervised(self, name: str, probe: Callable[[], Awaitable[None]]) -> None:
+        """Run a probe again and again; a bug in one part is said aloud and ends neither the part nor the others."""
+        while True:
+            try:
+                await probe()
+            except Exception as error:  # noqa: BLE001  any bug of an edge: alerted, and the part goes on
+                words = f"{name}: unexpected {type(error).__name__}: {error}"
+                self._say(Event(EventKind.ALERT, self._host.now(), words, detail={"alert": f"bug:{name}"}))
+                await self._host.sleep(self.pool.health.interval)
+
+    async def _stop_probes(self) -> None:
+        for task in self._tasks:
+            await _end(task)
+        self._tasks = []
+        for port in self._ports.values():
+            await port.close()
+
+    def _producer_probe(self, name: str, address: Address) -> Callable[[], Awaitable[None]]:
+        async def probe() -> None:
+            best = self._board.yardstick(name, self._host.now())
+            ping = await self._one_ping(address)
+            self._board.post_ping(name, ping, best)
+            for observer in self._observers:
+                observer.ping(name, ping)
+            self._wake.set()
+            await self._pause_after(ping.started)
+
+        return probe
+
+    def _reference_probe(self, address: Address) -> Callable[[], Awaitable[None]]:
+        async def probe() -> None:
+            ping = await self._one_ping(address)
+            self._board.post_reference(str(address), ping)
+            self._wake.set()
+            await self._pause_after(ping.started)
+
+        return probe
+
+    async def _one_ping(self, address: Address) -> Ping:
+        started, timeout = self._host.now(), self.pool.health.timeout
+        try:
+            async with self._host.timeout(timeout + 1.0):
+                tip, seconds = await self._ping(address, self.pool.magic, timeout)
+        except PingError as error:
+            return Ping(self._host.now(), started, False, stage=error.stage, error=str(error))
+        except TimeoutError:
+            return Ping(self._host.now(), started, False, stage="dns", error=f"no answer within {timeout:g} s")
+        return Ping(self._host.now(), started, True, tip, seconds)
+
+    async def _pause_after(self, started: Instant) -> None:
+        await self._host.sleep(self.pool.health.interval - self._host.now().since(started))
+
+    # ------------------------------------------------------------ the lease
+
+    async def _keep_lease(self) -> None:
+        settings = self.pool.lease
+        while True:
+            before = self._lease
+            try:
+                lease = await self._in_store(
+                    lambda: self._store.acquire(
+                        self.holder, self._host.now(), settings.duration, settings.action_timeout
+                    )
+                )
+            except (StoreError, WorkerBusy, TimeoutError) as error:
+                self._store_broken(error)
+                lease = before if before is not None and not before.expires.reached(self._host.now()) else None
+            held = lease is not None and lease.holder == self.holder
+            if held and (before is None or before.term != (lease.term if lease else 0)):
+                await self._load(first=False)
+                self._board.acting_since = None
+            self._lease = lease
+            self._say_lease(held)
+            self._wake.set()
+            await self._host.sleep(settings.renew if held else min(1.0, settings.action_timeout / 5))
+
+    def _say_lease(self, held: bool) -> None:
+        if held is self._lost_before:
+            return
+        self._lost_before = held
+        words = "holds the lease: this controller decides" if held else "lost the lease: observing"
+        self._say(Event(EventKind.LEASE, self._host.now(), f"{self.holder} {words}"))
+
+    def _fresh_lease(self, now: Instant) -> Lease | None:
+        """Our lease, if what remains of it covers a step and the margin."""
+        lease, settings = self._lease, self.pool.lease
+        if lease is None or lease.holder != self.holder or lease.expires.boot != now.boot:
+            return None
+        return lease if lease.expires.mono - now.mono > settings.action_timeout + settings.margin else None
+
+    def _valid(self, step: Step) -> bool:
+        """Whether a step may still be sent: asked in the worker immediately before."""
+        lease, a = self._fresh_lease(self._host.now()), self._assignment
+        if lease is None or a is None or a.released or self._board.isolated:
+            return False
+        if step.term != lease.term or step.generation != a.generation:
+            return False
+        if step.kind is StepKind.OPEN:
+            return a.phase is not Phase.FENCING and step.gate.producer == a.active
+        return step.gate.producer != (a.target if a.phase is Phase.FENCING else a.active)
+
+    # ------------------------------------------------------------ the store
+
+    async def _in_store(self, call: Callable[[], R]) -> R:
+        async with self._store_turn:  # lease, watch and decisions take turns; each call has its own deadline
+            return await self._store_worker.call(call, self.pool.lease.action_timeout)
+
+    def _store_broken(self, error: Exception) -> None:
+        words = str(error) or f"the state folder did not answer within {self.pool.lease.action_timeout:g} s"
+        if words != self._store_error:
+            self._store_error = words
+            self._tell(Event(EventKind.ALERT, self._host.now(), words, detail={"alert": "store"}))
+
+    async def _load(self, *, first: bool) -> None:
+        """Take over what is stored: always when the lease was just won, for another may have written."""
+
+        def read() -> tuple[Any, tuple[Event, ...], int]:
+            return self._store.load(), self._store.unfinished(), self._store.changed()
+
+        try:
+            stored, unfinished, _ = await self._in_store(read)
+        except (StoreError, WorkerBusy, TimeoutError) as error:
+            self._store_broken(error)
+            if first:
+                raise
+            return
+        now = self._host.now()
+        self._assignment = stored.assignment
+        if first:
+            self._board = Board(self.pool, now, stored.timers)
+        for event in unfinished:  # a step whose end nobody saw may still take effect
+            gate = _gate(str(event.detail.get("gate", "")))
+            if event.detail.get("kind") == StepKind.OPEN.value and gate is not None:
+                self._board.post_unanswered(gate, now)
+                detail = {**event.detail, "result": "unknown"}
+                words = f"{event.reason}: its end was not seen"
+                self._unsaved.append(Event(EventKind.STEP_FAILED, now, words, event.generation, event.producer, detail))
+
+    async def _watch_store(self) -> None:
+        while True:
+            try:
+                changed = await self._in_store(self._store.changed)
+                if changed != self._seen_change:
+                    pending = await self._in_store(self._store.pending)
+                    self._requests = tuple(r for r in pending if r.id not in self._answered)
+                    self._seen_change = changed
+                    if self._fresh_lease(self._host.now()) is None:
+                        stored = await self._in_store(self._store.load)
+                        self._assignment = stored.assignment
+                    self._wake.set()
+            except (StoreError, WorkerBusy, TimeoutError) as error:
+                self._store_broken(error)
+            await self._host.sleep(STORE_POLL)
+
+    # ------------------------------------------------------------ deciding
+
+    async def _decide(self) -> None:
+        while not self._stopping:
+            wake_in = await self._turn()
+            if wake_in is not None and wake_in <= 0:
+                await self._host.sleep(0)
+                continue
+            try:
+                async with self._host.timeout(min(self.pool.health.interval, wake_in or self.pool.health.interval)):
+                    await self._wake.wait()
+            except TimeoutError:
+                continue
+
+    async def _turn(self) -> float | None:
+        """Tick, commit, hand out steps; returns the seconds until the next tick is due."""
+        self._wake.clear()
+        if self._new_pool is not None:
+            await self._change_pool(self._new_pool)
+        now = self._host.now()
+        board = self._board
+        board.lease = self._fresh_lease(now)
+        if board.acting_since is None:
+            board.acting_since = now
+        before, outcomes = self._assignment, self._fold(now)
+        last = outcomes[-1]
+        if last.decision.rule == 1:
+            board.acting_since = None
+        orders = self._new_orders(last.steps)
+        events = tuple(event for outcome in outcomes for event in outcome.events) + _beginnings(orders, now)
+        if not await self._commit(before, last, outcomes, events, orders, now):
+            return min(1.0, self.pool.lease.action_timeout)
+        self._outcome = last
+        self._memory = last.memory
+        carried = frozenset(t.gate for t in last.assignment.tainted) if last.assignment is not None else frozenset()
+        board.settle_unanswered(carried)
+        self._hand_out(orders, refresh=_moved(before, self._assignment))
+        return last.wake_in
+
+    def _fold(self, now: Instant) -> list[Outcome]:
+        """Ticks, each seeing what the one before decided, until nothing more is written."""
+        outcomes: list[Outcome] = []
+        assignment, memory, requests = self._assignment, self._memory, self._requests
+        view = self._board.view()
+        for _ in range(FOLDS):
+            started = self._host.now().mono
+            outcome = tick(self.pool, view, assignment, requests, memory, now)
+            self._tick_seconds = self._host.now().mono - started
+            outcomes.append(outcome)
+            for observer in self._observers:
+                observer.ticked(self._tick_seconds, outcome)
+            answered = {answer.request for answer in outcome.answers}
+            requests = tuple(r for r in requests if r.id not in answered)
+            assignment, memory = outcome.assignment, outcome.memory
+            if not outcome.changed and not outcome.answers:
+                break
+        return outcomes
+
+    def _new_orders(self, steps: tuple[Step, ...]) -> tuple[Order, ...]:
+        return tuple(
+            Order(self._host.new_id(), step)
+            for step in steps
+            if step.gate.proxy in self._edges and self._edges[step.gate.proxy].wants(step)
+        )
+
+    async def _commit(
+        self,
+        before: Assignment | None,
+        last: Outcome,
+        outcomes: list[Outcome],
+        events: tuple[Event, ...],
+        orders: tuple[Order, ...],
+        now: Instant,
+    ) -> bool:
+        """Write what was decided. False: nothing was written, so nothing may be sent."""
+        lease = self._board.lease
+        changed = last.assignment is not None and last.assignment != before and any(o.changed for o in outcomes)
+        answers = tuple(answer for outcome in outcomes for answer in outcome.answers)
+        due = self._saved_at is None or now.mono - self._saved_at >= self.pool.health.interval
+        needed = changed or answers or orders
+        if lease is None:
+            for event in events:
+                self._tell(event)
+            return True
+        if not (needed or due or events or self._unsaved):
+            return True
+        if not self._board.room and not needed and not due:
+            self._unsaved.extend(events)
+            return True
+        unsaved = tuple(self._unsaved)
+        commit = Commit(
+            term=lease.term,
+            assignment=last.assignment if changed else None,
+            expected_revision=0 if before is None else before.revision,
+            events=(*unsaved, *events),
+            answers=answers,
+            timers=self._board.timers(now) if due else None,
+            snapshot=self._snapshot(self._upcoming(last, now)) if due and self._snapshot is not None else None,
+        )
+        begins = changed and last.assignment is not None and last.assignment.phase is not Phase.STEADY
+        if not await self._write(commit, reserve=begins or due):
+            return False
+        for _ in unsaved:
+            self._unsaved.popleft()
+        for event in events:
+            self._tell(event)
+        if due:
+            self._saved_at = now.mono
+        if answers:
+            self._seen_change = -1
+        self._assignment = last.assignment if changed else self._assignment
+        if answers:
+            self._answered.extend(a.request for a in answers if a.state is not RequestState.ACCEPTED)
+            self._requests = tuple(r for r in self._requests if r.id not in self._answered)
+        return True
+
+    def _upcoming(self, outcome: Outcome, now: Instant) -> Report:
+        report = self.report()
+        return replace(report, assignment=outcome.assignment or report.assignment, outcome=outcome, now=now)
+
+    async def _write(self, commit: Commit, *, reserve: bool) -> bool:
+        def write() -> bool:
+            room = True
+            if reserve:
+                try:
+                    self._store.reserve()
+                except StoreFull:
+                    room = False
+            self._store.commit(commit)
+            return room
+
+        try:
+            room = await self._in_store(write)
+        except StoreConflict as error:
+            self._store_broken(error)
+            await self._load(first=False)
+            return False
+        except StoreFull as error:
+            self._store_broken(error)
+            self._board.room = False
+            return False
+        except (StoreError, WorkerBusy, TimeoutError) as error:
+            self._store_broken(error)
+            if isinstance(error, TimeoutError):  # it may still be written: look before deciding again
+                await self._load(first=False)
+            return False
+        if reserve:
+            self._note_room(room)
+        elif self._board.room:
+            self._store_error = None
+        return True
+
+    def _note_room(self, room: bool) -> None:
+        if self._board.room and not room:
+            self._store_broken(StoreFull("the state folder has no room for a handover: none will be started"))
+        self._board.room = room
+        if room:
+            self._store_error = None
+
+    def _hand_out(self, orders: tuple[Order, ...], *, refresh: bool) -> None:
+        for name, edge in self._edges.items():
+            mine = tuple(order for order in orders if order.step.gate.proxy == name)
+            if mine:
+                edge.offer(mine)
+            elif refresh:
+                edge.refresh()
+
+    async def _change_pool(self, pool: Pool) -> None:
+        self._new_pool = None
+        await self._stop_probes()
+        now = self._host.now()
+        board = Board(pool, now, self._board.timers(now))
+        board.room = self._board.room
+        self.pool, self._board = pool, board
+        self._start_probes()
+        self._say(Event(EventKind.CONFIG_RELOADED, now, "the configuration file was read again"))
+
+    # ------------------------------------------------------------ saying
+
+    def _say(self, event: Event) -> None:
+        """To the journal with the next commit; to the observers then, or now when we do not hold the lease."""
+        generation = 0 if self._assignment is None else self._assignment.generation
+        event = replace(event, generation=event.generation or generation)
+        self._unsaved.append(event)
+        self._tell(event)
+        self._wake.set()
+
+    def _report_step(self, event: Event) -> None:
+        self._say(event)
+
+    def _tell(self, event: Event) -> None:
+        for observer in self._observers:
+            observer.event(event)
+
+    # ------------------------------------------------------------ leaving
+
+    async def _when_free(self, call: Callable[[], None]) -> None:
+        """Call the store once a call that was cut short has ended; the caller sets the deadline."""
+        while True:
+            try:
+                return await self._in_store(call)
+            except WorkerBusy:
+                await self._host.sleep(0.02)
+
+    async def _finish_steps(self) -> None:
+        """Give steps that are being sent their time: an abandoned one has an unknown effect."""
+        try:
+            async with self._host.timeout(self.pool.lease.action_timeout):
+                while any(edge.busy for edge in self._edges.values()):
+                    await self._host.sleep(0.05)
+        except TimeoutError:
+            return
+
+    async def _leave(self) -> None:
+        now, lease = self._host.now(), self._fresh_lease(self._host.now())
+        stopped = Event(EventKind.STOPPED, now, f"controller {self.holder} stopped")
+        self._tell(stopped)
+        try:
+            async with self._host.timeout(self.pool.lease.action_timeout):
+                if lease is not None:
+                    commit = Commit(lease.term, events=(*self._unsaved, stopped), timers=self._board.timers(now))
+                    await self._when_free(lambda: self._store.commit(commit))
+                await self._when_free(lambda: self._store.resign(self.holder))
+        except (FailoverError, TimeoutError) as error:
+            self._store_broken(error)
+        self._store_worker.close()
+
+
+def _beginnings(orders: tuple[Order, ...], now: Instant) -> tuple[Event, ...]:
+    return tuple(
+        Event(
+            EventKind.STEP_STARTED,
+            now,
+            f"{order.step.kind.value} {order.step.gate}: {order.step.reason}",
+            order.step.generation,
+            order.step.gate.producer,
+            {"step": order.id, "kind": order.step.kind.value, "gate": str(order.step.gate)},
+        )
+        for order in orders
+    )
+
+
+def _moved(before: Assignment | None, after: Assignment | None) -> bool:
+    return after is not None and (
+        before is None or before.phase is not after.phase or before.generation != after.generation
+    )
+
+
+def _gate(text: str) -> Gate | None:
+    producer, at, proxy = text.partition("@")
+    return Gate(proxy, producer) if at else None
+
+
+async def _end(task: asyncio.Task[None]) -> None:
+    """Cancel a task and wait for it; what it raised is of no more interest."""
+    task.cancel()
+    try:
+        await task
+    except asyncio.CancelledError:
+        return

@@ -1,0 +1,158 @@
+"""One proxy's edge: the task that reads it at a steady pace and carries out the steps that are meant for it.
+
+It touches one ``ProxyPort`` and the board. At most one batch of steps waits; a newer one replaces it. A proxy that
+hangs holds up this task alone. Whether a step worked is not believed but read back.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable
+from dataclasses import dataclass
+
+from .board import Board
+from .errors import GateError, GateTimeout, GateUnreachable, WorkerBusy
+from .model import Event, EventKind, Host, ProxyPort, Step, StepKind
+
+BACKOFF = 30.0  # seconds: the longest pause before a step that fails is tried again
+GRACE = 1.0  # seconds beyond its timeout after which a port is given up on
+
+
+@dataclass(frozen=True, slots=True)
+class Order:
+    """A step with the id under which the journal knows it."""
+
+    id: str
+    step: Step
+
+
+class Edge:
+    """Reads and moves one proxy. ``posted`` is called after every observation, ``report`` with what became of steps."""
+
+    def __init__(
+        self,
+        name: str,
+        port: ProxyPort,
+        board: Board,
+        host: Host,
+        *,
+        interval: float,
+        read_timeout: float,
+        step_timeout: float,
+        valid: Callable[[Step], bool],
+        posted: Callable[[], None],
+        report: Callable[[Event], None],
+    ) -> None:
+        self.name = name
+        self.port = port
+        self._board = board
+        self._host = host
+        self._interval = interval
+        self._read_timeout = read_timeout
+        self._step_timeout = step_timeout
+        self._valid = valid
+        self._posted = posted
+        self._report = report
+        self._orders: tuple[Order, ...] = ()
+        self._running: tuple[Step, ...] = ()
+        self._wake = asyncio.Event()
+        self._failures = 0
+        self._retry_at = 0.0
+
+    def wants(self, step: Step) -> bool:
+        """Whether this step is neither under way, nor waiting, nor held back after a failure."""
+        if any(_same(step, other) for other in (*self._running, *(order.step for order in self._orders))):
+            return False
+        return self._host.now().mono >= self._retry_at
+
+    def offer(self, orders: tuple[Order, ...]) -> None:
+        """Carry these out next; orders that still wait are replaced."""
+        self._orders = orders
+        self._wake.set()
+
+    def refresh(self) -> None:
+        """Read again now."""
+        self._wake.set()
+
+    @property
+    def busy(self) -> bool:
+        """Whether a step is being carried out."""
+        return bool(self._running)
+
+    async def run(self) -> None:
+        """Read, wait, carry out, for ever; ends only by cancellation."""
+        while True:
+            self._wake.clear()
+            orders, self._orders = self._orders, ()
+            self._running = tuple(order.step for order in orders)
+            try:
+                for order in orders:
+                    if not await self._one(order):
+                        break
+                await self._read()  # a step counts as under way until its effect was read back
+            finally:
+                self._running = ()
+            self._posted()
+            await self._pause()
+
+    async def _pause(self) -> None:
+        if self._wake.is_set():
+            return
+        try:
+            async with self._host.timeout(self._interval):
+                await self._wake.wait()
+        except TimeoutError:
+            return
+
+    async def _read(self) -> None:
+        try:
+            async with self._host.timeout(self._read_timeout + GRACE):
+                reading = await self.port.read(self._read_timeout)
+        except (GateError, WorkerBusy) as error:
+            self._silence(str(error))
+            return
+        except TimeoutError:
+            self._silence(f"{self.name} did not answer within {self._read_timeout:g} s")
+            return
+        if reading.stopping:
+            self._silence(f"{self.name} answered from an old process that is stopping")
+            return
+        self._board.post_reading(self.name, reading, self._host.now())
+
+    def _silence(self, error: str) -> None:
+        self._board.post_silence(self.name, self._host.now(), error)
+
+    async def _one(self, order: Order) -> bool:
+        """Carry out one step; False when the ones behind it should not be tried now."""
+        step = order.step
+        self._board.post_sent(self.name, step.kind, step.gate.producer)
+        try:
+            async with self._host.timeout(self._step_timeout + GRACE):
+                sent = await self.port.set(step.kind, step.gate.producer, self._step_timeout, lambda: self._valid(step))
+        except (GateTimeout, TimeoutError) as error:
+            if step.kind is StepKind.OPEN:
+                self._board.post_unanswered(step.gate, self._host.now())
+            words = str(error) or f"{self.name} did not answer within {self._step_timeout:g} s"
+            self._say(order, EventKind.STEP_FAILED, f"{words}; it may still take effect", "unknown")
+        except (GateUnreachable, WorkerBusy) as error:
+            self._say(order, EventKind.STEP_FAILED, str(error), "unreachable")
+        except GateError as error:
+            self._say(order, EventKind.STEP_FAILED, str(error), "refused")
+        else:
+            result = "sent" if sent else "overtaken"
+            self._say(order, EventKind.STEP_DONE, f"{step.kind.value} {step.gate}: {result}", result)
+            self._failures = 0
+            return True
+        self._failures += 1
+        self._retry_at = self._host.now().mono + min(BACKOFF, 0.5 * 2 ** min(self._failures, 10))
+        return False
+
+    def _say(self, order: Order, kind: EventKind, words: str, result: str) -> None:
+        step = order.step
+        detail = {"step": order.id, "kind": step.kind.value, "gate": str(step.gate), "result": result}
+        self._report(Event(kind, self._host.now(), words, step.generation, step.gate.producer, detail))
+
+
+def _same(one: Step, other: Step) -> bool:
+    """Whether two steps ask for the same thing, however they are worded."""
+    return (one.kind, one.gate, one.generation, one.term) == (other.kind, other.gate, other.generation, other.term)
