@@ -110,7 +110,8 @@ class Controller:
         self._started = host.now()
         self._board = Board(pool, self._started)
         self._assignment: Assignment | None = None
-        self._lease: Lease | None = None
+        self._lease: Lease | None = None  # ours
+        self._standing: Lease | None = None  # another's, as last read
         self._requests: tuple[Request, ...] = ()
         self._memory = Memory()
         self._outcome: Outcome | None = None
@@ -139,7 +140,7 @@ class Controller:
             self._board.view(),
             self._assignment,
             self._outcome,
-            self._lease,
+            self._lease or self._standing,
             self._fresh_lease(now) is not None,
             now,
             self._started,
@@ -380,6 +381,7 @@ class Controller:
                     if self._fresh_lease(self._host.now()) is None:
                         stored = await self._in_store(self._store.load)
                         self._assignment = stored.assignment
+                        self._standing = stored.lease
                     self._wake.set()
             except (StoreError, WorkerBusy, TimeoutError) as error:
                 self._store_broken(error)

@@ -46,7 +46,7 @@ def blind(q: Asked) -> Verdict | str:
     """Rule 1: without a lease, isolated, released, or before every part was tried: nothing."""
     s = q.s
     if not q.lease_held:
-        return Verdict("no-lease", "another controller holds the lease: observing")
+        return Verdict("no-lease", "the lease is not held: observing")
     if s.a is not None and s.a.released:
         return Verdict("released", "released: every gate is left as it stands until resume")
     if s.view.isolated:

@@ -320,6 +320,9 @@ class Situation:
 
     def unfenceable(self, target: str, care: Care) -> str | None:
         """Why a fence around ``target`` could not complete now, or None: a handover starts only if it could."""
+        late = [gate for gate in self._tainted if gate.producer != target]
+        if late and care is Care.VOLUNTARY:
+            return f"{min(map(str, late))} may yet be opened by a late command"
         for producer in self.pool.others(target):
             for proxy in self.silent():
                 lack = self._silent_gate(self.view.proxies[proxy], Gate(proxy, producer), care)

@@ -12,7 +12,6 @@ from dataclasses import dataclass, field, replace
 from . import health, policy
 from .board import View
 from .model import (
-    Admin,
     Answer,
     Assignment,
     Drift,
@@ -179,10 +178,14 @@ def _unexpired(held: tuple[Held, ...], now: Instant) -> tuple[Held, ...]:
 
 
 def _taints(pool: Pool, view: View, tainted: tuple[Taint, ...], now: Instant) -> tuple[Taint, ...]:
-    """A taint ends when the gate answered a later request and reads closed one action timeout after that."""
+    """A taint ends one action timeout after the gate answered a later request, at the next reading.
+
+    Whether that reading shows it open or closed is then an observation like any other: nothing is under way any more.
+    """
     known = {t.gate: t for t in tainted}
     for late in view.unanswered:
-        known[late.gate] = Taint(late.gate, late.at)
+        if late.gate not in known or known[late.gate].since != late.at:
+            known[late.gate] = Taint(late.gate, late.at)
     kept = []
     for taint in known.values():
         track = view.proxies.get(taint.gate.proxy)
@@ -192,9 +195,7 @@ def _taints(pool: Pool, view: View, tainted: tuple[Taint, ...], now: Instant) ->
             kept.append(replace(taint, answered=None))
             continue
         answered = taint.answered or track.read_at
-        server = None if track.reading is None else track.reading.servers.get(taint.gate.producer)
-        agrees = server is not None and server.admin is Admin.MAINT
-        if agrees and track.read_at.since(answered) >= pool.lease.action_timeout:
+        if track.read_at.since(answered) >= pool.lease.action_timeout:
             continue
         kept.append(replace(taint, answered=answered))
     return tuple(kept)

@@ -250,7 +250,7 @@ class Core:
             f"request-{self.loop.count('request')}", verb, now, now.after(60), "op", producer, force=force
         )
         self.store.submit(request)
-        self.controller._seen_change = -1  # noqa: SLF001  PRAGMA data_version does not rise for one's own connection
+        self.controller._seen_change = -1  # data_version does not rise for one's own connection
         return request.id
 
     def active(self) -> str | None:

@@ -73,7 +73,7 @@ class Watched(World):
 
     def _fenced(self, producer: str) -> None:
         for name, door in self.doors.items():
-            if not door.answers:
+            if not door.answers or name in self.cut:
                 continue
             for other, admin in door.admin.items():
                 if other != producer and admin is not Admin.MAINT:

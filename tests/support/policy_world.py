@@ -222,6 +222,8 @@ class World:
             before = self.assignment
             self.assignment = outcome.assignment
             assert self.assignment is not None
+            self.board.settle_unanswered(frozenset(t.gate for t in self.assignment.tainted))
+            assert self.assignment is not None
             if before is None or before.generation != self.assignment.generation:
                 self.generations.append((self.t, self.assignment.cause.value, self.assignment.target))
         self.send(outcome.steps)
@@ -237,6 +239,10 @@ class World:
                     self.board.post_unanswered(step.gate, instant(self.t))
                 continue
             door.admin[step.gate.producer] = Admin.MAINT if step.kind is StepKind.CLOSE else Admin.READY
+        for name in dict.fromkeys(step.gate.proxy for step in steps):  # an edge reads back at once
+            door = self.doors[name]
+            if door.answers and name not in self.cut:
+                self.board.post_reading(name, self.reading(door), instant(self.t))
 
     def admitted(self) -> set[str]:
         return {
