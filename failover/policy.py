@@ -257,9 +257,12 @@ def drift(q: Asked) -> Verdict:
         return Verdict("unseen", f"nobody sees {active} up just now: nobody is closed")
     closing = tuple(step for step in handover.close_steps(s, active) if _may_close(s, active, step))
     lacks = s.unfenced(active, Care.RETURN)
-    opening = () if lacks else handover.open_steps(s, active)
+    wanted = handover.open_steps(s, active)
+    opening = () if lacks else wanted
+    if not closing and wanted and lacks:
+        return Verdict("waits", f"{active} is active; to open {wanted[0].gate} again it waits: {lacks[0]}")
     if not closing and not opening:
-        return Verdict("steady", f"{active} is active and nothing differs" if not lacks else f"{active} is active")
+        return Verdict("steady", f"{active} is active and every gate is as it should be")
     names = ", ".join(f"{step.kind.value} {step.gate}" for step in (*closing, *opening))
     return Verdict("repair", f"{active} is active; repairing: {names}", steps=(*closing, *opening))
 

@@ -348,8 +348,8 @@ class Situation:
             return self._foreign(with_sessions[0]) if len(with_sessions) > 1 else ()
         if a.phase is Phase.FENCING:
             old = a.active
-            present = old is not None and (self.open_gates(old) or self.session_gates(old))
-            return self._foreign(old if present else a.target)
+            stays = old is not None and bool(self.open_gates(old) or self.session_gates(old))
+            return self._foreign(old if stays else a.target)
         return self._foreign(a.target if a.phase is Phase.PROMOTING else a.active)
 
     def _foreign(self, rightful: str | None) -> tuple[Gate, ...]:
@@ -380,7 +380,7 @@ class Situation:
     def _proxy_drift(self, name: str, track: ProxyTrack) -> list[tuple[str, str]]:
         found = []
         if track.tried and not track.answers:
-            found.append(("proxy-silent", track.error or "does not answer"))
+            found.append(("proxy-silent", (track.error or "does not answer").removeprefix(f"{name}: ")))
         if self.contested(name):
             found.append(("another-hand", "someone else keeps changing it; left alone"))
         bound = next(p.hard_stop_after for p in self.pool.proxies if p.name == name)

@@ -1,4 +1,4 @@
-"""From every starting state, in a world that stays as it is: no oscillation, no second producer let in, nobody left out.
+"""From every starting state, in a world that stays as it is: no oscillation, nobody let in beside, nobody left out.
 
 FAILOVER_FROZEN_STRIDE chooses every n-th of the 21,504 starting states (1: all of them, `make exhaustive`).
 """

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+from collections.abc import Callable
 from dataclasses import replace
 
 import pytest
@@ -95,9 +96,9 @@ def test_no_harm_a_voluntary_handover_leaves_nobody_admitted_for_its_budget_at_m
     budget = 2 * make_pool().lease.action_timeout + 30.0
     for lost in ("p1", "p2", None):
         w = World(make_pool())
-        moves = {100.0: lambda w=w: w.ask(Verb.SWITCHOVER, "backup")}
+        moves: dict[float, Callable[[], object]] = {100.0: functools.partial(w.ask, Verb.SWITCHOVER, "backup")}
         if lost is not None:
-            moves[110.0] = lambda w=w, lost=lost: setattr(w.doors[lost], "answers", False)
+            moves[110.0] = functools.partial(setattr, w.doors[lost], "answers", False)
         w.run(600, moves)
         assert w.none <= budget
 
