@@ -230,6 +230,11 @@ class Board:
         """Note that an opening was not answered."""
         self._unanswered[gate] = Unanswered(gate, at)
 
+    def take_over(self, other: Board) -> None:
+        """What timers do not carry, from the board of the file that was in force before."""
+        self.room, self.acting_since = other.room, other.acting_since
+        self._unanswered.update(other._unanswered)
+
     def settle_unanswered(self, gates: frozenset[Gate]) -> None:
         """Forget unanswered openings that the stored assignment carries as taint by now."""
         for gate in gates:

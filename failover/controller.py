@@ -556,10 +556,11 @@ class Controller:
 
     async def _change_pool(self, pool: Pool) -> None:
         self._new_pool = None
+        await self._finish_steps()
         await self._stop_probes()
         now = self._host.now()
         board = Board(pool, now, self._board.timers(now))
-        board.room = self._board.room
+        board.take_over(self._board)
         self.pool, self._board = pool, board
         self._start_probes()
         self._say(Event(EventKind.CONFIG_RELOADED, now, "the configuration file was read again"))

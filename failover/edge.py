@@ -130,10 +130,10 @@ class Edge:
             async with self._host.timeout(self._step_timeout + GRACE):
                 sent = await self.port.set(step.kind, step.gate.producer, self._step_timeout, lambda: self._valid(step))
         except (GateTimeout, TimeoutError) as error:
-            if step.kind is StepKind.OPEN:
-                self._board.post_unanswered(step.gate, self._host.now())
-            words = str(error) or f"{self.name} did not answer within {self._step_timeout:g} s"
-            self._say(order, EventKind.STEP_FAILED, f"{words}; it may still take effect", "unknown")
+            self._unknown(order, str(error) or f"{self.name} did not answer within {self._step_timeout:g} s")
+        except asyncio.CancelledError:
+            self._unknown(order, "abandoned on the way")
+            raise
         except (GateUnreachable, WorkerBusy) as error:
             self._say(order, EventKind.STEP_FAILED, str(error), "unreachable")
         except GateError as error:
@@ -146,6 +146,11 @@ class Edge:
         self._failures += 1
         self._retry_at = self._host.now().mono + min(BACKOFF, 0.5 * 2 ** min(self._failures, 10))
         return False
+
+    def _unknown(self, order: Order, words: str) -> None:
+        if order.step.kind is StepKind.OPEN:
+            self._board.post_unanswered(order.step.gate, self._host.now())
+        self._say(order, EventKind.STEP_FAILED, f"{words}; it may still take effect", "unknown")
 
     def _say(self, order: Order, kind: EventKind, words: str, result: str) -> None:
         step = order.step

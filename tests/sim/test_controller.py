@@ -268,3 +268,96 @@ def test_decisions_and_beginnings_are_committed_before_the_first_step_leaves(tmp
         await core.leave()
 
     play(tmp_path, story)
+
+
+def test_freshness_a_step_that_was_overtaken_on_its_way_is_not_sent(tmp_path: Path) -> None:
+    async def story(core: Core) -> None:
+        core.start()
+        await core.until(lambda: core.steady("main"))
+        core.truth.holds["p2"] = 5.0
+        await core.ask(Verb.SWITCHOVER, "backup")
+        await core.host.sleep(2)  # p1 was closed, the step for p2 is on its way
+        assert [(kind, proxy) for _, kind, proxy, _ in core.truth.sent] == [(StepKind.CLOSE, "p1")]
+        core.host.jump(3600)  # suspended: the lease is long gone
+        await core.host.sleep(4)
+        results = [e.detail["result"] for e in core.recorder.events if e.kind.value == "step-done"]
+        assert results == ["sent", "overtaken"]
+        assert len(core.truth.sent) == 1
+        core.truth.holds.clear()
+        await core.until(lambda: core.steady("backup") or core.steady("main"), 60)
+        await core.leave()
+
+    play(tmp_path, story)
+
+
+def test_freshness_nothing_runs_that_is_older_than_a_generation_already_applied(tmp_path: Path) -> None:
+    async def story(core: Core) -> None:
+        core.start()
+        await core.until(lambda: core.steady("main"))
+        core.truth.holds["p2"] = 5.0
+        await core.ask(Verb.SWITCHOVER, "backup")
+        await core.host.sleep(2)
+        await core.ask(Verb.SWITCHOVER, "main", force=True)
+        await core.host.sleep(2)
+        assert core.controller.report().assignment.generation == 3  # type: ignore[union-attr]
+        core.truth.holds.clear()
+        await core.until(lambda: core.steady("main"), 60)
+        stale = [(kind, proxy, producer) for _, kind, proxy, producer in core.truth.sent if producer == "main"]
+        assert (StepKind.CLOSE, "p2", "main") not in stale
+        await core.leave()
+
+    play(tmp_path, story)
+
+
+def test_a_changed_file_is_taken_over_between_two_turns(tmp_path: Path) -> None:
+    from dataclasses import replace
+
+    async def story(core: Core) -> None:
+        core.start()
+        await core.until(lambda: core.steady("main"))
+        core.truth.nodes["main"].up = False
+        await core.host.sleep(200)
+        faster = replace(core.pool.policy, fail_over_after=220.0)
+        core.controller.reload(replace(core.pool, policy=faster))
+        took = await core.until(lambda: core.steady("backup"))
+        assert took == pytest.approx(20, abs=15)  # the timers went on
+        assert "config-reloaded" in core.recorder.kinds()
+        await core.leave()
+
+    play(tmp_path, story)
+
+
+def test_with_no_answer_from_any_reference_nothing_is_moved(tmp_path: Path) -> None:
+    async def story(core: Core) -> None:
+        core.start()
+        await core.until(lambda: core.steady("main"))
+        core.truth.hung.add("127.0.0.99:3001")
+        core.truth.nodes["main"].up = False
+        await core.host.sleep(1000)
+        assert core.truth.sent == []
+        assert core.controller.report().view.isolated
+        core.truth.hung.clear()
+        took = await core.until(lambda: core.steady("backup"))
+        assert took == pytest.approx(310, abs=25)  # patience begins anew
+        await core.leave()
+
+    play(tmp_path, story)
+
+
+def test_two_daemons_only_one_acts_and_the_other_takes_over_after_a_kill(tmp_path: Path) -> None:
+    async def story(core: Core) -> None:
+        core.start(name="one")
+        await core.until(lambda: core.steady("main"))
+        first_store, first = core.store, core.task
+        core.start(name="two")
+        await core.host.sleep(100)
+        assert not core.controller.report().held
+        assert core.active() == "main"  # it reads what the first one wrote
+        first_store.close()
+        first.cancel()
+        await core.until(lambda: core.controller.report().held, 120)
+        core.truth.move("p1", "backup", Admin.READY, by_hand=True)
+        await core.until(lambda: core.truth.admitted() == {"main"}, 30)
+        await core.leave()
+
+    play(tmp_path, story)

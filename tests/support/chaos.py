@@ -74,7 +74,7 @@ def _judge(
     for when, cause, target in world.generations[seen:]:
         if cause == "forced" and active is not None:
             window = failing[active][-int(2 * policy.fail_over_after / TURN) - 1 :]
-            if (sum(window) - 1) * TURN < policy.fail_over_after:
+            if sum(window) * TURN < policy.fail_over_after:  # a bad ping speaks for the time until the next one
                 result.forced_too_early.append(f"{when}: {active} -> {target}, bad for {sum(window) * TURN} s")
         if cause == "voluntary" and target == world.pool.preferred and not _cordoned(world, active):
             needed = int(policy.fail_back_after / TURN)
@@ -125,6 +125,8 @@ def _maybe_fault(world: Watched, random: Random, result: Night, *, by_hand: bool
         world.cut.add(random.choice([name, door_name]))
     elif kind == "uncut":
         world.cut.clear()
+    elif kind in ("deaf", "hear"):
+        world.reference_up = kind == "hear"
     elif kind == "reload":
         door.process += "+"
     else:
@@ -156,6 +158,7 @@ def _heal(world: Watched) -> None:
     for door in world.doors.values():
         door.answers, door.blind_to = True, set()
     world.cut.clear()
+    world.reference_up = True
     world.lose_steps = lambda step: False
 
 

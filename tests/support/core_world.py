@@ -52,6 +52,7 @@ class Truth:
         self.paces: dict[str, list[float]] = {}
         self.sent: list[tuple[float, StepKind, str, str]] = []
         self.breaches: list[str] = []
+        self.holds: dict[str, float] = {}  # seconds between a proxy's connection and the moment of sending
         self.admitted_since: dict[str, float] = {}
         self.two = 0.0
         self.before_send: Callable[[StepKind, str, str], None] = lambda kind, proxy, producer: None
@@ -104,6 +105,7 @@ class SimProxy:
         return ProxyReading(servers, door.process, self.truth.now() + 10_000.0, door.total)
 
     async def set(self, kind: StepKind, producer: str, timeout: float, still_valid: Callable[[], bool]) -> bool:
+        await self.host.sleep(self.truth.holds.get(self.name, 0.0))  # a connection that takes its time
         if not still_valid():
             return False
         self.truth.before_send(kind, self.name, producer)
