@@ -153,7 +153,7 @@ def did_you_mean(word: str, known: list[str]) -> str:
     """A sentence with the nearest of the known words, or with all of them when there are few; begins with a blank."""
     from difflib import get_close_matches
 
-    near = get_close_matches(word, known, n=2, cutoff=0.5)
+    near = get_close_matches(word, known, n=2, cutoff=0.6)
     if near:
         return f" Did you mean {' or '.join(repr(n) for n in near)}?"
     return f" There is {', '.join(known)}." if 0 < len(known) <= 8 else ""

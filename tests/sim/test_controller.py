@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable
+from collections.abc import Callable, Coroutine
 from pathlib import Path
+from typing import Any
 
 import pytest
 from core_world import Core
@@ -11,7 +12,7 @@ from core_world import Core
 from failover.errors import StoreFull
 from failover.model import Admin, StepKind, Verb
 
-Story = Callable[[Core], Awaitable[None]]
+Story = Callable[[Core], Coroutine[Any, Any, None]]
 
 
 def play(folder: Path, story: Story, **fields: object) -> Core:

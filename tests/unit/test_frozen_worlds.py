@@ -8,7 +8,8 @@ from __future__ import annotations
 import os
 
 import pytest
-from frozen import Start, Watched, build, reachable_conflict, starts
+from frozen import Start, build, reachable_conflict, starts
+from policy_world import World
 
 from failover.model import Phase
 
@@ -18,7 +19,7 @@ QUIET = 100.0  # seconds at the end in which nothing more may be sent
 PARTS = 4
 
 
-def shut_out_excused(start: Start, w: Watched) -> bool:
+def shut_out_excused(start: Start, w: World) -> bool:
     """The stated cases in which nobody is admitted though a producer is well."""
     nobody_can_be_moved = not any(start.answering)
     never_adopted = w.assignment is None

@@ -1,0 +1,321 @@
+"""What ``failover check`` looks at, read-only: producers, references, proxies, the state folder, the clock.
+
+Everything is asked at the same time, each part within its own deadline. Nothing is changed anywhere.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import ctypes
+import os
+import re
+import shutil
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from enum import StrEnum
+from pathlib import Path
+
+from failover.errors import FailoverError, GateError, PingError, StoreUnusable
+from failover.gates.haproxy import proxy_port
+from failover.model import Address, Check, Host, Pool, Producer, Proxy, ProxyReading, ServerView, Tip
+from failover.ouroboros.ping import Resolver, ping
+from failover.store import folder as state_folder
+from failover.store.sqlite import FILE, SqliteStore
+
+MOST_ANSWER = 4 << 20
+ROOM = 64 << 20  # bytes that the state folder should have free
+# Unix time = slot + offset, since Shelley; facts of the networks' genesis files.
+OFFSETS = {764824073: 1591566291, 1: 1655683200, 2: 1666656000}
+AHEAD, BEHIND = 60.0, 600.0  # seconds that the best tip may be ahead of the clock, or behind
+UNSYNCHRONISED = 5  # adjtimex(2): TIME_ERROR
+
+
+class Severity(StrEnum):
+    """How bad a finding is. Errors and warnings make ``check`` fail; a note only says what could not be told."""
+
+    ERROR = "error"
+    WARNING = "warning"
+    NOTE = "note"
+    OK = "ok"
+
+
+@dataclass(frozen=True, slots=True)
+class Found:
+    """One finding about one part, with what to do about it."""
+
+    severity: Severity
+    part: str
+    what: str
+    mend: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class _Pinged:
+    """What came of one ping, and the tip if it succeeded."""
+
+    found: Found
+    tip: Tip | None
+
+
+async def everything(pool: Pool, host: Host) -> list[Found]:
+    """All findings, by part."""
+    timeout = pool.health.timeout
+    resolver = Resolver(host)
+    try:
+        async with asyncio.TaskGroup() as group:
+            producers = [
+                group.create_task(_ping(host, pool, f"producer {p.name}", p.address, timeout, resolver))
+                for p in pool.producers
+            ]
+            references = [
+                group.create_task(_ping(host, pool, f"reference {a}", a, timeout, resolver)) for a in pool.references
+            ]
+            proxies = [group.create_task(_proxy(host, pool, proxy, timeout, resolver)) for proxy in pool.proxies]
+    finally:
+        resolver.close()
+    pinged = [task.result() for task in (*producers, *references)]
+    read = [task.result() for task in proxies]
+    return [
+        *(p.found for p in pinged),
+        *_tips(pool, [task.result() for task in producers]),
+        *(found for findings, _ in read for found in findings),
+        *_open(pool, [(proxy, reading) for proxy, (_, reading) in zip(pool.proxies, read, strict=True)]),
+        *state(pool),
+        *clock(pool, [p.tip for p in pinged if p.tip is not None], host.now().utc),
+    ]
+
+
+# ---------------------------------------------------------------- nodes
+
+
+async def _ping(host: Host, pool: Pool, part: str, address: Address, timeout: float, resolver: Resolver) -> _Pinged:
+    try:
+        result = await ping(host, address, pool.magic, timeout, resolver=resolver)
+    except PingError as error:
+        severity = Severity.ERROR if part.startswith("producer") else Severity.WARNING
+        return _Pinged(Found(severity, part, str(error), error.mend), None)
+    words = f"{address} answers in {result.duration_ms:.0f} ms, tip at slot {result.tip.slot}"
+    return _Pinged(Found(Severity.OK, part, words), result.tip)
+
+
+def _tips(pool: Pool, producers: Sequence[_Pinged]) -> list[Found]:
+    """A producer that lags is not fit; a reference may be anyone's, so producers are compared with each other."""
+    slots = [p.tip.slot for p in producers if p.tip is not None]
+    return [
+        Found(
+            Severity.WARNING,
+            f"producer {producer.name}",
+            f"its tip is {max(slots) - pinged.tip.slot} slots behind another producer's",
+            "let it catch up: a producer that lags is not made active",
+        )
+        for producer, pinged in zip(pool.producers, producers, strict=True)
+        if pinged.tip is not None and max(slots) - pinged.tip.slot > pool.health.max_lag
+    ]
+
+
+# ---------------------------------------------------------------- proxies
+
+
+async def _proxy(
+    host: Host, pool: Pool, proxy: Proxy, timeout: float, resolver: Resolver
+) -> tuple[list[Found], ProxyReading | None]:
+    part = f"proxy {proxy.name}"
+    try:
+        port = proxy_port(proxy, host)
+        try:
+            reading = await port.read(timeout)
+        finally:
+            await port.close()
+    except (GateError, FailoverError) as error:
+        return [Found(Severity.ERROR, part, str(error), error.mend)], None
+    servers = ", ".join(f"{name} {s.admin.value} {s.status}" for name, s in reading.servers.items())
+    version = f" (HAProxy {reading.version})" if reading.version else ""
+    findings = [Found(Severity.OK, part, f"answers{version}; {proxy.backend}: {servers}")]
+    for producer in pool.producers:
+        findings.extend(await _server(proxy, producer, reading.servers[producer.name], resolver, timeout))
+    findings.append(await _rights(host, proxy, timeout))
+    return findings, reading
+
+
+async def _server(
+    proxy: Proxy, producer: Producer, server: ServerView, resolver: Resolver, timeout: float
+) -> list[Found]:
+    part = f"proxy {proxy.name}"
+    name = f"server {proxy.servers[producer.name]}"
+    found = []
+    if server.address is None:
+        mend = "let HAProxy show addresses (`stats show-legends`), or compare its configuration with the file"
+        found.append(Found(Severity.WARNING, part, f"{name}: whether it is {producer.name} cannot be told", mend))
+    elif not await _leads_to(server.address, producer.address, resolver, timeout):
+        words = f"{name} leads to {server.address}, and {producer.name} is at {producer.address}"
+        found.append(Found(Severity.ERROR, part, words, "correct the file (`servers`), or HAProxy's configuration"))
+    if server.check is Check.PASSED_L4:
+        words = f"{name}: its check only connects, so a producer that hangs looks alive"
+        mend = "use the check of the reference configuration (failover render haproxy)"
+        found.append(Found(Severity.WARNING, part, words, mend))
+    elif server.check is Check.FAILED:
+        words = f"{name}: HAProxy's check of {producer.name} fails"
+        found.append(Found(Severity.WARNING, part, words, "see whether the proxy's host reaches the producer"))
+    return found
+
+
+async def _leads_to(shown: str, address: Address, resolver: Resolver, timeout: float) -> bool:
+    """Whether HAProxy's word for where a server is means the producer's address, names looked up."""
+    if shown in (str(address), f"{address.host}:{address.port}"):
+        return True
+    try:
+        found = await resolver(address.host, address.port, timeout)
+    except (PingError, TimeoutError):
+        return False
+    return shown in {str(each) for each in found}
+
+
+async def _rights(host: Host, proxy: Proxy, timeout: float) -> Found:
+    part = f"proxy {proxy.name}"
+    try:
+        async with host.timeout(timeout):
+            level = await (_level(proxy.socket) if proxy.socket is not None else _page(host, proxy, timeout))
+    except (OSError, EOFError, ValueError, FailoverError) as error:
+        words = f"whether servers may be moved there cannot be told ({error or 'no answer in time'})"
+        return Found(Severity.NOTE, part, words)
+    if level == "admin":
+        return Found(Severity.OK, part, "servers may be moved there")
+    if proxy.socket is not None:
+        mend = "add `level admin` to the `stats socket` line that proxies.socket names"
+        return Found(Severity.ERROR, part, f"servers may not be moved there: the socket has level {level!r}", mend)
+    mend = "add `stats admin if TRUE` (or a narrower rule) where `stats enable` stands"
+    return Found(Severity.ERROR, part, "servers may not be moved there: the stats page is read-only", mend)
+
+
+async def _level(socket: Path | Address) -> str:
+    """The socket's level: user, operator or admin (``show cli level`` changes nothing)."""
+    if isinstance(socket, Path):
+        reader, writer = await asyncio.open_unix_connection(socket)
+    else:
+        reader, writer = await asyncio.open_connection(socket.host, socket.port)
+    try:
+        writer.write(b"show cli level\n")
+        answer = await reader.read(1000)
+    finally:
+        writer.transport.abort()
+    level = answer.decode("ascii", "replace").strip()
+    if level not in ("user", "operator", "admin"):
+        raise ValueError(f"`show cli level` was answered {level[:40]!r}")
+    return level
+
+
+async def _page(host: Host, proxy: Proxy, timeout: float) -> str:
+    """``admin`` when the stats page offers its form to change servers."""
+    import requests
+
+    def get() -> str:
+        with requests.Session() as session:
+            session.trust_env = False
+            if proxy.username is not None:
+                session.auth = (proxy.username, proxy.password or "")
+            session.verify = str(proxy.ca_file) if proxy.ca_file is not None else True
+            if proxy.cert_file is not None:
+                session.cert = (str(proxy.cert_file), str(proxy.key_file or proxy.cert_file))
+            with session.get(str(proxy.stats), timeout=timeout, stream=True, allow_redirects=False) as response:
+                return response.raw.read(MOST_ANSWER, decode_content=True).decode("utf-8", "replace")
+
+    worker = host.worker(f"{proxy.name} page")
+    try:
+        page = await worker.call(get, timeout)
+    finally:
+        worker.close()
+    return "admin" if re.search(r"""name=["']?action["']?""", page) else "read-only"
+
+
+def _open(pool: Pool, read: Sequence[tuple[Proxy, ProxyReading | None]]) -> list[Found]:
+    """Who is open where: more than one producer is what this program is there to prevent."""
+    doors = {
+        name: [proxy.name for proxy, reading in read if reading is not None and reading.servers[name].serves]
+        for name in pool.names
+    }
+    present = [name for name, where in doors.items() if where]
+    if len(present) > 1:
+        words = "; ".join(f"{name} in {', '.join(doors[name])}" for name in present)
+        mend = "let the daemon run, or close one of them by hand (failover explain --commands)"
+        return [Found(Severity.WARNING, "proxies", f"more than one producer is open: {words}", mend)]
+    if read and not present and any(reading is not None for _, reading in read):
+        return [Found(Severity.WARNING, "proxies", "no producer is open and up in any proxy that answers", "")]
+    return []
+
+
+# ---------------------------------------------------------------- the state folder
+
+
+def state(pool: Pool) -> list[Found]:
+    """Whether the folder can hold the state: a folder, local, writable for whoever asks, with room, undamaged."""
+    part, folder = "state", pool.state
+    if not folder.exists():
+        above = next(each for each in folder.parents if each.exists())
+        if os.access(above, os.W_OK | os.X_OK):
+            return [Found(Severity.OK, part, f"{folder} is made when the daemon starts"), *_room(above)]
+        mend = f"make it, and let the daemon's user own it (install -d -m 700 -o USER {folder})"
+        return [Found(Severity.ERROR, part, f"{folder} does not exist, and {above} is not writable", mend)]
+    if not folder.is_dir():
+        return [Found(Severity.ERROR, part, f"{folder} is not a folder", "name another one under `state:`")]
+    found = _room(folder)
+    if kind := state_folder.network_file_system(folder):
+        found.append(
+            Found(Severity.ERROR, part, f"{folder} is on a network file system ({kind})", "use a folder on a disk")
+        )
+    if not os.access(folder, os.W_OK | os.X_OK):
+        mend = "run check as the daemon's user; if it is that user, let it own the folder"
+        found.append(Found(Severity.WARNING, part, f"{folder} is not writable for user id {os.geteuid()}", mend))
+    elif (folder / FILE).exists():
+        found.extend(_store(pool))
+    return found or [Found(Severity.OK, part, f"{folder} is writable and has room")]
+
+
+def _store(pool: Pool) -> list[Found]:
+    try:
+        store = SqliteStore.read(pool.state, pool.name)
+        try:
+            assignment = store.load().assignment
+        finally:
+            store.close()
+    except StoreUnusable as error:
+        return [Found(Severity.ERROR, "state", str(error), error.mend)]
+    words = "no assignment yet" if assignment is None else f"{assignment.active} is assigned, {assignment.phase.value}"
+    return [Found(Severity.OK, "state", f"{pool.state}: {words}")]
+
+
+def _room(folder: Path) -> list[Found]:
+    free = shutil.disk_usage(folder).free
+    if free >= ROOM:
+        return []
+    words = f"only {free >> 20} MiB are free on the file system of {folder}"
+    return [Found(Severity.WARNING, "state", words, "make room: no handover begins when its journal finds none")]
+
+
+# ---------------------------------------------------------------- the clock
+
+
+def clock(
+    pool: Pool, tips: Sequence[Tip], utc: float, adjtimex: Callable[[], int | None] = lambda: _adjtimex()
+) -> list[Found]:
+    """Whether UTC is about right, by the best tip where slots have known times, and by the kernel's word."""
+    part, offset = "clock", OFFSETS.get(pool.magic)
+    if offset is not None and tips:
+        late = utc - (max(tip.slot for tip in tips) + offset)
+        if late < -AHEAD:
+            words = f"this machine's clock is at least {-late:.0f} s behind: the best tip lies in its future"
+            return [Found(Severity.ERROR, part, words, "synchronise it (timedatectl set-ntp true)")]
+        if late > BEHIND:
+            words = f"the best tip is {late:.0f} s old: this machine's clock is ahead, or no node here is in sync"
+            return [Found(Severity.WARNING, part, words, "see timedatectl, and the nodes")]
+    if adjtimex() == UNSYNCHRONISED:
+        words = "the kernel does not know of a time server; the times in the journal may be off"
+        return [Found(Severity.NOTE, part, words, "see timedatectl (in a container: on its host)")]
+    return [Found(Severity.OK, part, "about right")]
+
+
+def _adjtimex() -> int | None:
+    """The kernel's opinion of its clock (adjtimex(2), which with modes 0 only reads), or None where it has none."""
+    try:
+        return int(ctypes.CDLL(None).adjtimex(ctypes.create_string_buffer(512)))
+    except (OSError, AttributeError):
+        return None

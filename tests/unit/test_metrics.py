@@ -1,0 +1,137 @@
+"""The metrics: names as in the interface, every series with its pool, labels bounded."""
+
+from __future__ import annotations
+
+import math
+
+import pytest
+from policy_world import World, instant, make_pool
+from prometheus_client.parser import text_string_to_metric_families
+from status_world import report
+
+from failover.metrics import Metrics
+from failover.model import Admin, Event, EventKind, Ping, Tip
+
+INTERFACE = (
+    "active admitted producer_up producer_fit ping_seconds ping_failures tip_slot generation phase split_brain "
+    "split_brains split_brain_seconds drift proxy_reachable proxy_server_open proxy_sessions handovers "
+    "handover_seconds steps isolated paused pinned is_decider lease_seconds_left tick_seconds "
+    "last_tick_timestamp_seconds alerts_pending build_info next_action_seconds"
+)
+NAMES = set(INTERFACE.split())
+Samples = dict[tuple[str, tuple[tuple[str, str], ...]], float]
+
+
+class Watched:
+    """A world whose outcomes are fed to metrics."""
+
+    def __init__(self, world: World) -> None:
+        self.world = world
+        self.metrics = Metrics(world.pool, lambda: instant(world.t), lambda: report(world), "1.2.3")
+        self.fed = 0
+
+    def run(self, seconds: float) -> None:
+        self.world.run(self.world.t + seconds)
+        for outcome in self.world.outcomes[self.fed :]:
+            self.metrics.ticked(0.0002, outcome)
+            for event in outcome.events:
+                self.metrics.event(event)
+        self.fed = len(self.world.outcomes)
+
+    def samples(self) -> Samples:
+        found = {}
+        for family in text_string_to_metric_families(self.metrics.exposition().decode()):
+            for sample in family.samples:
+                found[sample.name, tuple(sorted(sample.labels.items()))] = sample.value
+        return found
+
+    def value(self, name: str, **labels: str) -> float:
+        return self.samples()[f"cardano_failover_{name}", tuple(sorted({"pool": "TEST", **labels}.items()))]
+
+
+def watched() -> Watched:
+    made = Watched(World(make_pool()))
+    made.run(60)
+    return made
+
+
+def test_the_families_are_those_of_the_interface_and_each_series_carries_its_pool() -> None:
+    made = watched()
+    families = list(text_string_to_metric_families(made.metrics.exposition().decode()))
+    assert {f.name for f in families} == {f"cardano_failover_{name}" for name in NAMES}
+    assert all(s.labels["pool"] == "TEST" for f in families for s in f.samples)
+    assert all(f.documentation for f in families)
+    assert not any(s.name.endswith("_created") for f in families for s in f.samples)
+
+
+def test_a_steady_pool_reads_as_steady() -> None:
+    made = watched()
+    assert made.value("active", producer="main") == 1
+    assert made.value("active", producer="backup") == 0
+    assert made.value("phase", phase="steady") == 1
+    assert made.value("phase", phase="fencing") == 0
+    assert made.value("proxy_server_open", proxy="p1", producer="backup") == 0
+    assert made.value("is_decider") == 1
+    assert made.value("last_tick_timestamp_seconds") > 1.7e9
+    assert all(not math.isnan(v) for v in made.samples().values())
+
+
+def test_what_is_unknown_has_no_series() -> None:
+    made = Watched(World(make_pool()))
+    names = {name for name, _ in made.samples()}
+    assert "cardano_failover_producer_up" not in names
+    assert "cardano_failover_producer_fit" not in names
+    assert "cardano_failover_proxy_server_open" not in names
+
+
+def test_a_failover_is_counted_with_its_cause_and_its_time() -> None:
+    made = watched()
+    assert made.value("handovers_total", to="backup", cause="forced") == 0
+    made.world.nodes["main"].up = False
+    made.run(200)
+    assert 0 < made.value("next_action_seconds", action="failover") < 300
+    made.run(200)
+    assert made.value("handovers_total", to="backup", cause="forced") == 1
+    assert made.value("handover_seconds_count") == 1
+    assert made.value("generation") == 2
+
+
+def test_a_running_split_brain_is_counted_as_it_lasts() -> None:
+    made = watched()
+    at = instant(made.world.t)
+    made.metrics.event(Event(EventKind.SPLIT_BRAIN, at, "two"))
+    made.world.t += 7
+    assert made.value("split_brains_total") == 1
+    assert made.value("split_brain_seconds_total") == pytest.approx(7)
+    made.metrics.event(Event(EventKind.SPLIT_BRAIN_HEALED, at.after(9), "healed"))
+    made.world.t += 100
+    assert made.value("split_brain_seconds_total") == pytest.approx(9)
+    made.world.set("p1", backup=Admin.READY)
+
+
+def test_steps_and_pings_are_counted_by_what_became_of_them() -> None:
+    made = watched()
+    now = instant(made.world.t)
+    made.metrics.event(Event(EventKind.STEP_DONE, now, "", detail={"kind": "close", "result": "sent"}))
+    made.metrics.event(Event(EventKind.STEP_FAILED, now, "", detail={"kind": "open", "result": "unknown"}))
+    made.metrics.ping("main", Ping(now, now, True, Tip(1, "", 1), 0.02))
+    made.metrics.ping("main", Ping(now, now, False, stage="handshake", error="x"))
+    made.metrics.ping("a stranger", Ping(now, now, False, stage="\n", error="x"))
+    assert made.value("steps_total", kind="close", result="sent") == 1
+    assert made.value("steps_total", kind="open", result="unknown") == 1
+    assert made.value("ping_seconds_count", producer="main") == 1
+    assert made.value("ping_failures_total", producer="main", stage="handshake") == 1
+    assert made.value("ping_failures_total", producer="main", stage="tip") == 0
+    assert "stranger" not in made.metrics.exposition().decode()
+
+
+def test_series_of_a_producer_that_left_the_file_end() -> None:
+    made = Watched(World(make_pool(producers=("main", "backup", "third"))))
+    made.run(30)
+    assert made.value("ping_failures_total", producer="third", stage="dns") == 0
+    made.metrics.follow(make_pool())
+    smaller = World(make_pool())
+    smaller.run(30)
+    made.world = smaller
+    made.metrics._report = lambda: report(smaller)
+    assert "third" not in made.metrics.exposition().decode()
