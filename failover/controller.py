@@ -68,7 +68,10 @@ class Observer(Protocol):
 
 @dataclass(frozen=True, slots=True)
 class Report:
-    """Everything that a status can be made of, at one instant. ``outcome`` is None before the first tick."""
+    """Everything that a status can be made of, at one instant. ``outcome`` is None before the first tick.
+
+    In mode observe, with nothing assigned, ``assignment`` is the one that the rules presume.
+    """
 
     pool: Pool
     view: View
@@ -138,7 +141,7 @@ class Controller:
         return Report(
             self.pool,
             self._board.view(),
-            self._assignment,
+            self._assignment or self._memory.presumed,
             self._outcome,
             self._lease or self._standing,
             self._fresh_lease(now) is not None,
@@ -165,7 +168,7 @@ class Controller:
     async def run(self, stop: asyncio.Event) -> None:
         """Observe, decide and act until ``stop`` is set; then finish the step that runs, persist, resign."""
         await self._load(first=True)
-        self._say(Event(EventKind.STARTED, self._host.now(), f"controller {self.holder} started"))
+        self.say(Event(EventKind.STARTED, self._host.now(), f"controller {self.holder} started"))
         watchers = [
             asyncio.create_task(self._supervised("lease", self._keep_lease), name="lease"),
             asyncio.create_task(self._supervised("store", self._watch_store), name="store"),
@@ -221,7 +224,7 @@ class Controller:
                 step_timeout=pool.lease.action_timeout,
                 valid=self._valid,
                 posted=self._wake.set,
-                report=self._report_step,
+                report=self.say,
             )
             for name, port in self._ports.items()
         }
@@ -239,7 +242,7 @@ class Controller:
                 await probe()
             except Exception as error:  # noqa: BLE001  any bug of an edge: alerted, and the part goes on
                 words = f"{name}: unexpected {type(error).__name__}: {error}"
-                self._say(Event(EventKind.ALERT, self._host.now(), words, detail={"alert": f"bug:{name}"}))
+                self.say(Event(EventKind.ALERT, self._host.now(), words, detail={"alert": f"bug:{name}"}))
                 await self._host.sleep(self.pool.health.interval)
 
     async def _stop_probes(self) -> None:
@@ -313,7 +316,7 @@ class Controller:
             return
         self._lost_before = held
         words = "holds the lease: this controller decides" if held else "lost the lease: observing"
-        self._say(Event(EventKind.LEASE, self._host.now(), f"{self.holder} {words}"))
+        self.say(Event(EventKind.LEASE, self._host.now(), f"{self.holder} {words}"))
 
     def _fresh_lease(self, now: Instant) -> Lease | None:
         """Our lease, if what remains of it covers a step and the margin."""
@@ -563,20 +566,17 @@ class Controller:
         board.take_over(self._board)
         self.pool, self._board = pool, board
         self._start_probes()
-        self._say(Event(EventKind.CONFIG_RELOADED, now, "the configuration file was read again"))
+        self.say(Event(EventKind.CONFIG_RELOADED, now, "the configuration file was read again"))
 
     # ------------------------------------------------------------ saying
 
-    def _say(self, event: Event) -> None:
-        """To the journal with the next commit; to the observers then, or now when we do not hold the lease."""
+    def say(self, event: Event) -> None:
+        """Tell the observers now, and the journal with the next commit."""
         generation = 0 if self._assignment is None else self._assignment.generation
         event = replace(event, generation=event.generation or generation)
         self._unsaved.append(event)
         self._tell(event)
         self._wake.set()
-
-    def _report_step(self, event: Event) -> None:
-        self._say(event)
 
     def _tell(self, event: Event) -> None:
         for observer in self._observers:

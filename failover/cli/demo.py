@@ -147,7 +147,7 @@ class Narrator:
     def scene(self, scene: Scene) -> None:
         """See Audience."""
         self._lines("")
-        self._lines(f"{scene.number}. {scene.title}", "scene")
+        self._lines(f"{scene.number}. {scene.title}", style="scene")
 
     def say(self, words: str) -> None:
         """See Audience."""

@@ -247,7 +247,7 @@ class Daemon:
             new,
             active=None if a is None else a.active,
             target=None if a is None else a.target,
-            empty_proxies=_empty_proxies(report),
+            empty_proxies=_removable(report),
             phase_steady=a is None or a.target is None,
         )
         if reasons:
@@ -260,16 +260,19 @@ class Daemon:
 
     def _refused(self, why: str) -> None:
         words = f"{self._path}: not taken over, the old one stays in force: {why}"
-        event = Event(EventKind.ALERT, self._host.now(), words, detail={"alert": "config"})
-        for observer in (self._log, self._metrics):
-            observer.event(event)
+        self._controller.say(Event(EventKind.ALERT, self._host.now(), words, detail={"alert": "config"}))
 
 
-def _empty_proxies(report: Report) -> frozenset[str]:
-    """Proxies that answer and in which every producer is closed, without a session."""
-    empty = set()
+def _removable(report: Report) -> frozenset[str]:
+    """Proxies that a new file may leave out.
+
+    They answer and every producer is closed there, without a session; or they were passed over and are silent still:
+    otherwise one dead proxy would block its own removal.
+    """
+    removable = set()
     for name, track in report.view.proxies.items():
         servers = () if track.reading is None or not track.answers else tuple(track.reading.servers.values())
         if servers and all(server.admin is Admin.MAINT and server.sessions == 0 for server in servers):
-            empty.add(name)
-    return frozenset(empty)
+            removable.add(name)
+    passed = () if report.assignment is None else report.assignment.passed_over
+    return frozenset(removable | {over.gate.proxy for over in passed})

@@ -241,7 +241,7 @@ def test_an_observer_writes_no_phase_and_sends_nothing(tmp_path: Path) -> None:
         core.truth.nodes["main"].up = False
         await core.host.sleep(600)
         assert core.truth.sent == []
-        assert core.controller.report().assignment is None
+        assert core.store.load().assignment is None
         said = [e.reason for e in core.recorder.events if e.kind.value == "decision"]
         assert any(words.startswith("would: main") for words in said)
         assert any("backup takes over" in words for words in said)
