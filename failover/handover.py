@@ -182,7 +182,7 @@ def _fencing(s: Situation, a: Assignment, target: str) -> Progress:
 
 
 def _fenced(s: Situation, a: Assignment, target: str) -> Progress:
-    passed = tuple(PassedOver(gate, s.now) for gate in s.passed_over(target))
+    passed = tuple(PassedOver(gate, s.now) for gate in s.passed_over(target, care_of(a)))
     reason = f"everyone but {target} is fenced"
     alert = None
     if passed:

@@ -150,6 +150,8 @@ def hand_back(q: Asked) -> Verdict | str:
     """Rule 8: a producer whose gate was passed over is fit again while the gate is still silent: it gets the role."""
     s, a = q.s, _assigned(q)
     lack = "no gate was passed over"
+    if a.passed_over and a.cause not in (Cause.FORCED, Cause.AT_ONCE):
+        return f"gates were passed over, but the handover was not forced by a failure ({a.cause.value})"
     for passed in a.passed_over:
         producer, proxy = passed.gate.producer, passed.gate.proxy
         if producer == a.active or s.view.proxies[proxy].answers:

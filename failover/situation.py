@@ -263,7 +263,7 @@ class Situation:
         return self.pool.fence.require == "confirmed"
 
     def _silent_gate(self, track: ProxyTrack, gate: Gate, care: Care) -> str | None:
-        if self._last_seen_shut(track, gate, care):
+        if self._last_seen_shut(track, gate, care) or self._accepted(gate, care):
             return None
         silence = f"{gate.proxy} does not answer"
         if care is Care.VOLUNTARY or (self._strict and care is not Care.BY_FORCE):
@@ -275,6 +275,13 @@ class Situation:
             self.wake_in(left)
             return f"{silence}; it may be passed over in {left:.0f} s"
         return None
+
+    def _accepted(self, gate: Gate, care: Care) -> bool:
+        """Steady, and this handover passed the gate over: what was accepted then does not hinder re-opening."""
+        a = self.a
+        if a is None or care is not Care.RETURN or a.phase is not Phase.STEADY:
+            return False
+        return any(passed.gate == gate for passed in a.passed_over)
 
     def _last_seen_shut(self, track: ProxyTrack, gate: Gate, care: Care) -> bool:
         """A silent gate that last read closed, empty and untainted, with nobody opened since.
@@ -307,15 +314,13 @@ class Situation:
                     lacks.append(lack)
         return tuple(lacks)
 
-    def passed_over(self, target: str) -> tuple[Gate, ...]:
+    def passed_over(self, target: str, care: Care) -> tuple[Gate, ...]:
         """Silent gates of others that a fence which is complete did not wait for."""
-        care = Care.RETURN
         return tuple(
             Gate(proxy, producer)
             for producer in self.pool.others(target)
             for proxy in self.silent()
             if not self._last_seen_shut(self.view.proxies[proxy], Gate(proxy, producer), care)
-            or (self.a is not None and producer == self.a.active)
         )
 
     def unfenceable(self, target: str, care: Care) -> str | None:

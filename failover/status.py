@@ -352,7 +352,8 @@ def proxy_rows(doc: Document) -> list[tuple[str, ...]]:
     rows: list[tuple[str, ...]] = []
     tainted = {gate["name"] for gate in doc["gates"] if gate["tainted"]}
     for proxy in doc["proxies"]:
-        silent = "" if proxy["reachable"] else f"does not answer{': ' + proxy['error'] if proxy['error'] else ''}"
+        why = (proxy["error"] or "").removeprefix(f"{proxy['name']}: ")
+        silent = "" if proxy["reachable"] else f"silent; shown is what it last said{': ' + why if why else ''}"
         for name, server in proxy["servers"].items():
             remark = silent or ("may yet be opened by a late command" if f"{name}@{proxy['name']}" in tainted else "")
             rows.append((proxy["name"], name, server["admin"], server["status"], str(server["sessions"]), remark))

@@ -156,7 +156,7 @@ class RuntimePort:
                 f"{where}: {what} before answering the command: its effect is unknown", "look into its log"
             )
         if progress.connected:
-            return GateUnreachable(f"{where}: {what} without an answer", "check that it is HAProxy's runtime API")
+            return GateUnreachable(f"{where}: no answer ({what})", "check that it is HAProxy's runtime API")
         mend = "check that HAProxy runs and that `socket` is its `stats socket`"
         if isinstance(self._target, Path):
             mend += ", and that this user may open it (its `mode` and `group`)"

@@ -76,7 +76,7 @@ def test_help_names_every_command_in_a_few_words() -> None:
     assert all(entry.short[:40] in shown for entry in COMMANDS.values())
 
 
-@pytest.mark.parametrize("name", [name for name in COMMANDS if name != "demo"])
+@pytest.mark.parametrize("name", list(COMMANDS))
 def test_every_command_of_the_table_is_there_and_has_help(name: str) -> None:
     module, _, attribute = COMMANDS[name].place.partition(":")
     assert isinstance(getattr(import_module(module), attribute), click.Command)
@@ -130,11 +130,14 @@ def test_ctrl_c_ends_quietly_with_130(monkeypatch: pytest.MonkeyPatch) -> None:
     assert (done.exit_code, done.stdout, done.stderr) == (130, "", "")
 
 
-def test_a_reader_that_goes_away_is_no_traceback(file: Path) -> None:
-    command = f"{sys.executable} -m failover schema | head -c 1; echo ${{PIPESTATUS[0]}}"
-    done = subprocess.run(["bash", "-c", command], capture_output=True, text=True, timeout=60)
-    assert done.stderr == ""
-    assert done.stdout.endswith(("141\n", "0\n"))  # 0 when all of it fitted into the pipe
+def test_a_reader_that_goes_away_is_no_traceback() -> None:
+    reading, writing = os.pipe()
+    os.close(reading)
+    with os.fdopen(writing, "wb") as pipe:
+        done = subprocess.run(
+            [sys.executable, "-m", "failover", "schema"], stdout=pipe, stderr=subprocess.PIPE, timeout=60
+        )
+    assert (done.returncode, done.stderr) == (141, b"")
 
 
 def test_a_wrong_file_is_status_2_with_its_line_and_nothing_else(tmp_path: Path) -> None:

@@ -288,6 +288,29 @@ def test_switchover_by_force_to_a_lagging_backup_stays() -> None:
     steady(w, "backup")
 
 
+def test_switchover_by_force_past_a_silent_proxy_stays_and_is_kept_open() -> None:
+    w = World(make_pool())
+
+    def p2_restarts_without_its_state() -> None:
+        w.doors["p2"].process = "2"
+        w.set("p2", main=READY, backup=MAINT)
+
+    w.run(
+        1500,
+        {
+            100: lambda: setattr(w.doors["p1"], "answers", False),
+            200: lambda: w.ask(Verb.SWITCHOVER, "backup", force=True),
+            500: lambda: w.ask(Verb.SWITCHOVER, "backup", force=True),
+            800: p2_restarts_without_its_state,
+        },
+    )
+    assert w.answers["r0"][0] == "refused"  # silent for less than fail_over_after
+    assert w.handovers() == [("by-hand", "backup")]
+    assert any("main@p1 passed over" in alert for alert in w.alerts)
+    assert w.open("backup") == ["p2"]
+    steady(w, "backup")
+
+
 def test_backup_dies_while_main_is_fit_for_only_a_minute() -> None:
     w = backup_active(World(make_pool()))
     w.nodes["main"].up = False
