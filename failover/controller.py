@@ -224,7 +224,7 @@ class Controller:
                 step_timeout=pool.lease.action_timeout,
                 valid=self._valid,
                 posted=self._wake.set,
-                report=self.say,
+                report=self._say_step,
             )
             for name, port in self._ports.items()
         }
@@ -474,7 +474,8 @@ class Controller:
             for event in events:
                 self._tell(event)
             return True
-        if not (needed or due or events or self._unsaved):
+        busy = any(edge.busy for edge in self._edges.values())  # a commit now would hold up the decision after it
+        if not (needed or due or events or (self._unsaved and not busy)):
             return True
         if not self._board.room and not needed and not due:
             self._unsaved.extend(events)
@@ -569,6 +570,11 @@ class Controller:
         self.say(Event(EventKind.CONFIG_RELOADED, now, "the configuration file was read again"))
 
     # ------------------------------------------------------------ saying
+
+    def _say_step(self, event: Event) -> None:
+        """What became of a step: journalled with what is decided next, for which the reading that follows wakes us."""
+        self._unsaved.append(event)
+        self._tell(event)
 
     def say(self, event: Event) -> None:
         """Tell the observers now, and the journal with the next commit."""

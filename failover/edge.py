@@ -82,6 +82,7 @@ class Edge:
     async def run(self) -> None:
         """Read, wait, carry out, for ever; ends only by cancellation."""
         while True:
+            started = self._host.now()
             self._wake.clear()
             orders, self._orders = self._orders, ()
             self._running = tuple(order.step for order in orders)
@@ -93,13 +94,16 @@ class Edge:
             finally:
                 self._running = ()
             self._posted()
-            await self._pause()
+            await self._pause(self._interval - self._host.now().since(started))
 
-    async def _pause(self) -> None:
+    async def _pause(self, seconds: float) -> None:
         if self._wake.is_set():
             return
+        if seconds <= 0:  # it takes longer than its pace: let the others run
+            await self._host.sleep(0)
+            return
         try:
-            async with self._host.timeout(self._interval):
+            async with self._host.timeout(seconds):
                 await self._wake.wait()
         except TimeoutError:
             return

@@ -32,7 +32,7 @@ _STYLES = {"scene": "bold", "say": "", "command": "cyan", "ok": "green", "FALSE"
 
 @click.command("demo", short_help="the whole story, on loopback")
 @click.option(
-    "--scale", type=float, default=20.0, show_default=True, help="How many times faster than in life; 5 to 40."
+    "--scale", type=click.FloatRange(5, 40), default=20.0, show_default=True, help="How many times faster than in life."
 )
 @click.option(
     "--folder", type=click.Path(path_type=Path), help="Where logs and state go; left there. [default: in /tmp]"
@@ -53,14 +53,13 @@ def command(scale: float, folder: Path | None, keep: bool, as_json: bool) -> Non
     from failover.lab import haproxy, scenes, story
     from failover.lab.haproxy import LabError
 
-    story.times(scale)
-    missing = haproxy.installed()
-    if missing is not None:
-        raise LabError(missing, "apt-get install haproxy")
+    shortened = story.shortened(scale)
+    if haproxy.installed() is not None:
+        raise LabError("haproxy is not installed, and nothing simulates it here", "apt-get install haproxy")
     where = folder.absolute() if folder is not None else Path(tempfile.mkdtemp(prefix="failover-demo-"))
     narrator = Narrator(sys.stderr if as_json else sys.stdout)
     playing = scenes.Story(where, scale, narrator, scenes.SCENES)
-    narrator.begin(playing, story.shortened(scale))
+    narrator.begin(playing, shortened)
     good = False
     try:
         found = asyncio.run(_until_told(playing))
@@ -69,11 +68,13 @@ def command(scale: float, folder: Path | None, keep: bool, as_json: bool) -> Non
     except BaseException as error:
         narrator.stop()
         good = isinstance(error, (KeyboardInterrupt, SystemExit))  # ended on purpose: nothing to look into
+        if good:
+            narrator.say("Interrupted: every process is ended.")
         raise
     finally:
         if good and folder is None and not keep:
             shutil.rmtree(where, ignore_errors=True)
-        else:
+        elif playing.stage is not None or folder is None:
             narrator.say(f"Logs and state are left in {where}")
     if as_json:
         click.echo(json.dumps(found, indent=2))
@@ -194,7 +195,10 @@ class Narrator:
             else:
                 from rich.text import Text
 
-                self._console.print(Text(line, _STYLES[style]), soft_wrap=True)
+                text = Text(line, "" if style == "ok" else _STYLES[style])
+                if style == "ok":  # the word alone: a screen of green says nothing
+                    text.stylize(_STYLES[style], 0, 8)
+                self._console.print(text, soft_wrap=True)
         self._stream.flush()
 
     def _drawn(self) -> RenderableType:
