@@ -306,6 +306,7 @@ class Controller:
             if held and (before is None or before.term != (lease.term if lease else 0)):
                 await self._load(first=False)
                 self._board.acting_since = None
+                self._memory = Memory(presumed=self._memory.presumed)  # what is so now is said anew, to our own journal
             self._lease = lease
             self._say_lease(held)
             self._wake.set()

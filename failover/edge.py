@@ -12,9 +12,10 @@ from dataclasses import dataclass
 
 from .board import Board
 from .errors import GateError, GateTimeout, GateUnreachable, WorkerBusy
-from .model import Event, EventKind, Host, ProxyPort, Step, StepKind
+from .model import Admin, Event, EventKind, Gate, Host, ProxyPort, ServerView, Step, StepKind
 
-BACKOFF = 30.0  # seconds: the longest pause before a step that fails is tried again
+BACKOFF = 10.0  # seconds: the longest pause before a step that failed, or had no effect, is tried again
+Key = tuple[StepKind, Gate, int, int]
 GRACE = 1.0  # seconds beyond its timeout after which a port is given up on
 
 
@@ -56,14 +57,14 @@ class Edge:
         self._orders: tuple[Order, ...] = ()
         self._running: tuple[Step, ...] = ()
         self._wake = asyncio.Event()
-        self._failures = 0
-        self._retry_at = 0.0
+        self._held: dict[Key, tuple[int, float]] = {}  # how often in vain, and until when it is held back
 
     def wants(self, step: Step) -> bool:
         """Whether this step is neither under way, nor waiting, nor held back after a failure."""
-        if any(_same(step, other) for other in (*self._running, *(order.step for order in self._orders))):
+        key = _key(step)
+        if any(key == _key(other) for other in (*self._running, *(order.step for order in self._orders))):
             return False
-        return self._host.now().mono >= self._retry_at
+        return key not in self._held or self._host.now().mono >= self._held[key][1]
 
     def offer(self, orders: tuple[Order, ...]) -> None:
         """Carry these out next; orders that still wait are replaced."""
@@ -87,10 +88,14 @@ class Edge:
             orders, self._orders = self._orders, ()
             self._running = tuple(order.step for order in orders)
             try:
+                tried = []
                 for order in orders:
+                    tried.append(order.step)
                     if not await self._one(order):
                         break
                 await self._read()  # a step counts as under way until its effect was read back
+                for step in tried:
+                    self._hold_back(step)
             finally:
                 self._running = ()
             self._posted()
@@ -145,11 +150,20 @@ class Edge:
         else:
             result = "sent" if sent else "overtaken"
             self._say(order, EventKind.STEP_DONE, f"{step.kind.value} {step.gate}: {result}", result)
-            self._failures = 0
             return True
-        self._failures += 1
-        self._retry_at = self._host.now().mono + min(BACKOFF, 0.5 * 2 ** min(self._failures, 10))
         return False
+
+    def _hold_back(self, step: Step) -> None:
+        """A step that was in vain is tried again after a pause that doubles; one that shows its effect, at once."""
+        key = _key(step)
+        reading = self._board.proxies[self.name].reading
+        server = None if reading is None else reading.servers.get(step.gate.producer)
+        self._held = {k: held for k, held in self._held.items() if k[2] == step.generation}
+        if server is not None and _shows(step, server):
+            self._held.pop(key, None)
+            return
+        count = self._held.get(key, (0, 0.0))[0] + 1
+        self._held[key] = (count, self._host.now().mono + min(BACKOFF, 0.25 * 2 ** min(count, 10)))
 
     def _unknown(self, order: Order, words: str) -> None:
         if order.step.kind is StepKind.OPEN:
@@ -162,6 +176,13 @@ class Edge:
         self._report(Event(kind, self._host.now(), words, step.generation, step.gate.producer, detail))
 
 
-def _same(one: Step, other: Step) -> bool:
-    """Whether two steps ask for the same thing, however they are worded."""
-    return (one.kind, one.gate, one.generation, one.term) == (other.kind, other.gate, other.generation, other.term)
+def _key(step: Step) -> Key:
+    """What a step asks for, however it is worded."""
+    return (step.kind, step.gate, step.generation, step.term)
+
+
+def _shows(step: Step, server: ServerView) -> bool:
+    """Whether the server stands as the step wants it."""
+    if step.kind is StepKind.OPEN:
+        return server.admin is Admin.READY
+    return server.admin is Admin.MAINT and server.sessions == 0

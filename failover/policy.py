@@ -47,10 +47,15 @@ def blind(q: Asked) -> Verdict | str:
     s = q.s
     if not q.lease_held:
         return Verdict("no-lease", "the lease is not held: observing")
-    if s.a is not None and s.a.released:
+    if s.a is not None and s.a.released and not any(r.verb is Verb.ADOPT for r in q.requests):
+        for request in q.requests:
+            return _refused(request, "the pool is released; `failover resume` first, or `failover adopt NAME`")
         return Verdict("released", "released: every gate is left as it stands until resume")
     if s.view.isolated:
-        return Verdict("isolated", "nothing outside answers: our own network is at fault, so nothing is moved")
+        words = "nothing outside answers: our own network is at fault, so nothing is moved"
+        for request in q.requests:
+            return _refused(request, words)
+        return Verdict("isolated", words)
     unread = s.unread()
     if unread:
         return Verdict("unread", f"waiting for a first reading of {', '.join(unread)}")
@@ -480,7 +485,11 @@ def _finished(before: Assignment, after: Assignment | None, preferred: str) -> A
         return None
     if after.phase is Phase.STEADY:
         if before.cause is Cause.BY_HAND:
-            pin = "" if before.target == preferred else "; the role is pinned there until `failover unpin`"
+            pin = "" if before.target == preferred or after.pinned is None else "; the role is pinned there"
+            if pin:
+                pin += (
+                    " until `failover unpin`" if after.pinned is None or after.pinned.until is None else " for a time"
+                )
             return Answer(before.request, RequestState.DONE, f"{after.active} is the active producer{pin}")
         return Answer(before.request, RequestState.FAILED, f"{after.active} is the active producer: {before.reason}")
     return None

@@ -146,11 +146,11 @@ class Situation:
                     return True
         return False
 
-    def first(self, candidates: tuple[str, ...], *, fit: bool, unbarred: bool = True) -> str | None:
+    def first(self, candidates: tuple[str, ...], *, fit: bool) -> str | None:
         """The first of ``candidates`` that is fit (or only up), uncordoned, unbarred and can be served by a gate."""
         for name in candidates:
             good = self._fit[name] is True if fit else self._health[name] is Health.UP
-            if not good or (unbarred and self.held(name, "barred")) or (fit and self.held(name, "cordoned")):
+            if not good or self.held(name, "barred") or self.held(name, "cordoned"):
                 continue
             if self.unservable(name, voluntary=False) is None:
                 return name

@@ -127,7 +127,7 @@ def tick(
         answers=tuple(answers),
         drift=drift,
         split_brain=split,
-        next=next_actions(s),
+        next=next_actions(s, dict(decision.lacked)),
         wake_in=max(0.0, min(wakes)) if wakes else None,
         memory=fresh_memory,
     )
@@ -393,8 +393,8 @@ def _say_drift(
     return memory.split_since
 
 
-def next_actions(s: Situation) -> tuple[NextAction, ...]:
-    """The automatic moves that are under way to happen, nearest first."""
+def next_actions(s: Situation, lacked: Mapping[int, str]) -> tuple[NextAction, ...]:
+    """The automatic moves that are coming, nearest first; ``lacked`` says what a rule waits for besides time."""
     a = s.a
     if a is None or a.active is None or a.phase is not Phase.STEADY or a.released or a.paused is not None:
         return ()
@@ -403,15 +403,15 @@ def next_actions(s: Situation) -> tuple[NextAction, ...]:
     patience = s.pool.policy.fail_over_after
     if s.health(active).value == "down":
         left = health.patience_left(track, s.now, patience)
-        found.append(NextAction("failover", left, f"{active} to stay down"))
+        found.append(NextAction("failover", left, f"{active} to stay down" if left > 0 else lacked.get(9, "")))
     elif s.fit(active) is False:
         left = max(0.0, patience - health.unfit_for(track, s.now))
-        found.append(NextAction("leave-unfit", left, f"{active} to stay unfit"))
+        found.append(NextAction("leave-unfit", left, f"{active} to stay unfit" if left > 0 else lacked.get(10, "")))
     preferred = s.pool.preferred
     blocked = s.pinned(active) or s.held(preferred, "cordoned") or s.held(preferred, "barred")
     if active != preferred and s.fit(preferred) is True and s.pool.policy.fail_back == "auto" and not blocked:
         left = max(0.0, policy.fail_back_wait(s) - health.fit_for(s.view.tracks[preferred], s.now))
-        found.append(NextAction("failback", left, f"{preferred} to stay fit"))
+        found.append(NextAction("failback", left, f"{preferred} to stay fit" if left > 0 else lacked.get(12, "")))
     return tuple(sorted(found, key=lambda n: n.seconds))
 
 

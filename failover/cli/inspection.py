@@ -287,7 +287,7 @@ def _room(folder: Path) -> list[Found]:
     free = shutil.disk_usage(folder).free
     if free >= ROOM:
         return []
-    words = f"only {free >> 20} MiB are free on the file system of {folder}"
+    words = f"only {free / (1 << 20):.1f} MiB are free on the file system of {folder}"
     return [Found(Severity.WARNING, "state", words, "make room: no handover begins when its journal finds none")]
 
 

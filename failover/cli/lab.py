@@ -160,7 +160,8 @@ class _Told:
                 self._say(line)
         ended = {name: c.status for name, c in (self._lab.nodes | self._lab.relays).items() if c.status is not None}
         for name in sorted(set(ended) - self._ended):
-            click.echo(f"{name} ended with status {ended[name]}; start it: failover lab tell {name} restart")
+            start = f"failover lab tell --folder {self._lab.folder} {name} restart"
+            click.echo(f"{name} ended with status {ended[name]}; start it: {start}")
         self._ended = set(ended)
 
     def _say(self, line: bytes) -> None:

@@ -25,9 +25,12 @@ from failover.model import Answer, Event, EventKind, Pool, Request, RequestState
 from failover.store.sqlite import SqliteStore
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     from failover.model import Instant
 
 EXPIRES = 60.0  # seconds within which the daemon must have begun
+LATE = 2.0  # seconds after its expiry within which the daemon may still be writing its answer
 POLL = 0.2  # seconds
 ROWS = 500  # journal rows that are read at a time
 _TOLD = (EventKind.PHASE_CHANGED, EventKind.STEP_DONE, EventKind.STEP_FAILED)
@@ -60,7 +63,7 @@ def ask(pool: Pool, wish: Wish, *, wait: float | None, generation: int | None) -
             click.echo(f"asked for; it stands until {iso(request.expires.utc)} (request {request.id})")
             return 0
         try:
-            answer = _wait(store, request, wait)
+            answer = _wait(store, request, wait, host.now)
         except KeyboardInterrupt:
             click.echo(
                 f"\nno longer waiting; the request stands until {iso(request.expires.utc)}, and what it began goes on\n"
@@ -127,7 +130,7 @@ def _request(wish: Wish, id_: str, now: Instant, generation: int | None) -> Requ
     )
 
 
-def _wait(store: SqliteStore, request: Request, seconds: float) -> Answer:
+def _wait(store: SqliteStore, request: Request, seconds: float, clock: Callable[[], Instant]) -> Answer:
     """The last word on the request, or the present one when ``seconds`` are over; tells the journal meanwhile."""
     pause, seen = threading.Event(), 0
     for _ in range(max(1, int(seconds / POLL))):
@@ -138,6 +141,8 @@ def _wait(store: SqliteStore, request: Request, seconds: float) -> Answer:
                 click.echo(progress(entry.event))
         if answer is not None and answer.state not in _WAITING:
             return answer
+        if answer is not None and answer.state is RequestState.PENDING and clock().since(request.expires) > LATE:
+            return Answer(request.id, RequestState.EXPIRED, "no daemon took it up within its time: it will not be run")
         pause.wait(POLL)
     return store.answer(request.id) or Answer(request.id, RequestState.PENDING, "")
 

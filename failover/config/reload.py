@@ -20,7 +20,7 @@ def compare(
 ) -> tuple[str, ...]:
     """Why the new file is refused, a sentence for each reason; empty when it is accepted.
 
-    ``empty_proxies`` are those that are confirmed to carry no session, or that an operator forced past. A proxy that
+    ``empty_proxies`` are those that are confirmed to carry no session, or that a handover passed over. A proxy that
     leads elsewhere under its old name counts as removed: what it guarded is no longer seen.
     """
     roles = {"active": active, "target of the handover": target}
@@ -74,7 +74,7 @@ def _proxies(old: Pool, new: Pool, empty: Collection[str], steady: bool) -> Iter
             continue
         what = "is removed" if after is None else "leads to another HAProxy, backend or server than before"
         if proxy.name not in empty:
-            mend = "put its producers' servers in maint and end their sessions first, or keep it as it was"
+            mend = "`failover pause`, close its servers and sessions by hand, reload, `failover resume`; or restart"
             yield f"proxies: '{proxy.name}' {what}, and is not confirmed empty. Mend: {mend}."
         elif not steady:
             yield f"proxies: '{proxy.name}' {what} while a handover runs. Mend: reload again when the pool is steady."

@@ -73,7 +73,9 @@ class Child:
     async def start(self) -> None:
         """Start it and wait until it says that it is ready. Raises LabError with the end of its log."""
         if self.pid is not None:
-            raise LabError(f"{self.name} runs already", f"end it first: failover lab tell {self.name} kill")
+            raise LabError(
+                f"{self.name} runs already", f"end it first: failover lab tell --folder DIR {self.name} kill"
+            )
         with self.log.open("wb") as log:
             self._process = process = subprocess.Popen(  # noqa: ASYNC220 - it returns at once
                 self._command, stdin=subprocess.DEVNULL, stdout=log, stderr=log, start_new_session=True
@@ -90,7 +92,7 @@ class Child:
     def running(self) -> subprocess.Popen[bytes]:
         """The process. Raises LabError when it does not run."""
         if self._process is None or self.pid is None:
-            raise LabError(f"{self.name} does not run", f"start it: failover lab tell {self.name} restart")
+            raise LabError(f"{self.name} does not run", f"start it: failover lab tell --folder DIR {self.name} restart")
         return self._process
 
     async def stop(self) -> None:

@@ -42,6 +42,8 @@ HISTORY_ROWS = 10_000  # at most so many rows in one answer
 PENDING_REQUESTS = 100
 ANSWERED_REQUESTS = 1_000  # answers that are kept; older ones are forgotten
 DOCUMENTS = frozenset({"pool", "assignment", "timers", "snapshot", "snapshot at", "lease"})
+# What may spend the ballast: a handover or a repair that is under way, not what is written all the time.
+HANDOVER = frozenset({EventKind.PHASE_CHANGED, EventKind.STEP_STARTED, EventKind.STEP_DONE, EventKind.STEP_FAILED})
 OPEN_STATES = (RequestState.PENDING.value, RequestState.ACCEPTED.value)
 
 
@@ -151,7 +153,8 @@ class SqliteStore:
             if answers:
                 _prune_requests(connection)
 
-        self._database.write(work)
+        handover = any(event.kind in HANDOVER for event in commit.events)
+        self._database.write(work, spend_ballast=handover)
 
     def _documents_of(self, commit: Commit) -> dict[str, str]:
         documents: dict[str, str] = {}

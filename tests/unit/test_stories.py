@@ -357,6 +357,46 @@ def test_main_dies_and_somebody_opens_backup_in_one_proxy() -> None:
     assert (w.none, w.two) == (about(50), 0)
 
 
+def test_a_cordoned_producer_is_never_a_target_even_when_nobody_else_is_left() -> None:
+    w = World(make_pool())
+    w.run(
+        1500,
+        {50: lambda: w.ask(Verb.CORDON, "backup"), 100: lambda: setattr(w.nodes["main"], "up", False)},
+    )
+    assert w.handovers() == []
+    assert "no other producer is up" in dict(w.outcomes[-1].decision.lacked)[9]
+
+
+def test_a_released_pool_refuses_a_switchover_and_takes_an_adoption() -> None:
+    w = World(make_pool())
+    w.run(
+        300,
+        {
+            50: lambda: w.ask(Verb.RELEASE),
+            100: lambda: w.ask(Verb.SWITCHOVER, "backup", force=True),
+            150: lambda: w.ask(Verb.ADOPT, "backup"),
+        },
+    )
+    assert [w.answers[f"r{n}"][0] for n in range(3)] == ["done", "refused", "done"]
+    steady(w, "backup")
+    assert w.assignment is not None
+    assert not w.assignment.released
+    assert w.open("main") == []  # steered again, so drift is repaired
+
+
+def test_while_isolated_a_switchover_is_refused_at_once() -> None:
+    w = World(make_pool())
+    w.run(
+        300,
+        {
+            50: lambda: setattr(w, "reference_up", False),
+            200: lambda: w.ask(Verb.SWITCHOVER, "backup", force=True),
+        },
+    )
+    assert w.answers["r0"][0] == "refused"
+    assert "our own network" in w.answers["r0"][1]
+
+
 def test_a_cordoned_active_is_left_at_once() -> None:
     w = World(make_pool())
     w.run(2500, {100: lambda: w.ask(Verb.CORDON, "main")})
