@@ -45,6 +45,7 @@ class ProxyTrack:
     misses: int = 0
     error: str | None = None
     reloaded_at: Instant | None = None
+    clean: frozenset[str] = frozenset()  # producers that were closed and empty when it was reloaded: nothing is hidden
     sent: frozenset[str] = frozenset()  # producers whose gate we moved since the last good reading
     opened: frozenset[str] = frozenset()
     reversals: tuple[Instant, ...] = ()
@@ -64,10 +65,12 @@ class ProxyTrack:
 def fold_reading(track: ProxyTrack, reading: ProxyReading, at: Instant, hard_stop_after: float | None) -> ProxyTrack:
     """The track after a good reading. A changed process, or a falling total, is a reload or a restart."""
     before = track.reading
-    reloaded_at = track.reloaded_at
+    reloaded_at, clean = track.reloaded_at, track.clean
     if before is None:
         reloaded_at = _reload_before_us(reading, at, hard_stop_after) or reloaded_at
     elif _reloaded(before, reading):
+        hiding = reloaded_at is not None and (hard_stop_after is None or at.since(reloaded_at) < hard_stop_after)
+        clean = _clean(track) & clean if hiding else _clean(track)
         reloaded_at = at
     reversals, contested = track.reversals, track.contested_until
     if contested is not None and contested.reached(at):
@@ -82,6 +85,7 @@ def fold_reading(track: ProxyTrack, reading: ProxyReading, at: Instant, hard_sto
         read_at=at,
         current=True,
         reloaded_at=reloaded_at,
+        clean=clean,
         reversals=reversals,
         contested_until=contested,
     )
@@ -92,6 +96,13 @@ def _reload_before_us(reading: ProxyReading, at: Instant, hard_stop_after: float
     if hard_stop_after is None:
         return None
     return at if reading.uptime is None else at.after(-reading.uptime)
+
+
+def _clean(track: ProxyTrack) -> frozenset[str]:
+    """The producers that were last seen closed and empty, and not opened by us since."""
+    servers = {} if track.reading is None else track.reading.servers
+    shut = {name for name, server in servers.items() if server.admin is Admin.MAINT and server.sessions == 0}
+    return frozenset(shut - track.opened)
 
 
 def _reloaded(before: ProxyReading, now: ProxyReading) -> bool:
@@ -110,6 +121,19 @@ def _moved_by_others(before: ProxyReading, now: ProxyReading, sent: frozenset[st
         if (earlier.admin is Admin.MAINT) != (server.admin is Admin.MAINT):
             return True
     return False
+
+
+def misdirected(pool: Pool, reading: ProxyReading) -> str | None:
+    """What is wrong when a server of one producer leads to another one's address; None where no address is shown.
+
+    An address that is nobody's is left to ``check``: proxies may reach a producer by another way than we do.
+    """
+    addresses = {str(p.address): p.name for p in pool.producers}
+    for producer, server in reading.servers.items():
+        whose = None if server.address is None else addresses.get(server.address)
+        if whose is not None and whose != producer:
+            return f"its server of {producer} leads to {server.address}, which is {whose}: mend `servers`, or HAProxy"
+    return None
 
 
 def fold_silence(track: ProxyTrack, at: Instant, error: str) -> ProxyTrack:
@@ -151,6 +175,7 @@ class View:
     room: bool = True  # the store can take a whole handover
     acting_since: Instant | None = None  # when this decider began to act: phases get their whole budget from here
     unanswered: tuple[Unanswered, ...] = ()
+    pinged: frozenset[str] = frozenset()  # producers whose ping has ended at least once in this process
 
 
 class Board:
@@ -163,6 +188,7 @@ class Board:
         self.acting_since: Instant | None = None
         self.isolated = False
         self._unanswered: dict[Gate, Unanswered] = {}
+        self._pinged: set[str] = set()
         self._tips: dict[str, Tip] = {}
         self._best = -1
         self._best_at = now
@@ -197,6 +223,7 @@ class Board:
     def post_ping(self, producer: str, ping: Ping, best: Yardstick) -> None:
         """Fold one ping of a producer."""
         track = self.tracks[producer]
+        self._pinged.add(producer)
         if ping.tip is not None:
             self._note_tip(producer, ping.tip, ping.at)
         track = health.fold(track, ping, best, self.pool.health, self.pool.policy.fail_over_after)
@@ -281,6 +308,7 @@ class Board:
             room=self.room,
             acting_since=self.acting_since,
             unanswered=tuple(self._unanswered.values()),
+            pinged=frozenset(self._pinged),
         )
 
     def timers(self, now: Instant) -> dict[str, Any]:

@@ -127,6 +127,8 @@ class Controller:
         self._saved_at: float | None = None
         self._seen_change = -1
         self._store_error: str | None = None
+        self._store_said: set[str] = set()  # until it works again
+        self._unwritten: tuple[str, ...] = ()  # what was told although it could not be written
         self._tick_seconds = 0.0
         self._new_pool: Pool | None = None
         self._lost_before = False
@@ -290,15 +292,10 @@ class Controller:
     # ------------------------------------------------------------ the lease
 
     async def _keep_lease(self) -> None:
-        settings = self.pool.lease
         while True:
-            before = self._lease
+            before, settings = self._lease, self.pool.lease  # a changed file may change them
             try:
-                lease = await self._in_store(
-                    lambda: self._store.acquire(
-                        self.holder, self._host.now(), settings.duration, settings.action_timeout
-                    )
-                )
+                lease = await self._in_store(self._acquire)
             except (StoreError, WorkerBusy, TimeoutError) as error:
                 self._store_broken(error)
                 lease = before if before is not None and not before.expires.reached(self._host.now()) else None
@@ -311,6 +308,10 @@ class Controller:
             self._say_lease(held)
             self._wake.set()
             await self._host.sleep(settings.renew if held else min(1.0, settings.action_timeout / 5))
+
+    def _acquire(self) -> Lease | None:
+        settings = self.pool.lease
+        return self._store.acquire(self.holder, self._host.now(), settings.duration, settings.action_timeout)
 
     def _say_lease(self, held: bool) -> None:
         if held is self._lost_before:
@@ -345,8 +346,9 @@ class Controller:
 
     def _store_broken(self, error: Exception) -> None:
         words = str(error) or f"the state folder did not answer within {self.pool.lease.action_timeout:g} s"
-        if words != self._store_error:
-            self._store_error = words
+        self._store_error = words
+        if words not in self._store_said and len(self._store_said) < UNSAVED:
+            self._store_said.add(words)
             self._tell(Event(EventKind.ALERT, self._host.now(), words, detail={"alert": "store"}))
 
     async def _load(self, *, first: bool) -> None:
@@ -387,6 +389,8 @@ class Controller:
                         self._assignment = stored.assignment
                         self._standing = stored.lease
                     self._wake.set()
+                if self._fresh_lease(self._host.now()) is None:  # a decider's own writes say whether it works
+                    self._store_works()
             except (StoreError, WorkerBusy, TimeoutError) as error:
                 self._store_broken(error)
             await self._host.sleep(STORE_POLL)
@@ -422,13 +426,25 @@ class Controller:
         orders = self._new_orders(last.steps)
         events = tuple(event for outcome in outcomes for event in outcome.events) + _beginnings(orders, now)
         if not await self._commit(before, last, outcomes, events, orders, now):
+            self._outcome = replace(last, steps=())
+            self._tell_unwritten(events)
             return min(1.0, self.pool.lease.action_timeout)
+        self._unwritten = ()
         self._outcome = last
         self._memory = last.memory
         carried = frozenset(t.gate for t in last.assignment.tainted) if last.assignment is not None else frozenset()
         board.settle_unanswered(carried)
         self._hand_out(orders, refresh=_moved(before, self._assignment))
         return last.wake_in
+
+    def _tell_unwritten(self, events: tuple[Event, ...]) -> None:
+        """What could not be written is at least said, once; it is written, and said again, when that works."""
+        words = tuple(event.reason for event in events if event.kind is not EventKind.STEP_STARTED)
+        if words != self._unwritten:
+            self._unwritten = words
+            for event in events:
+                if event.kind is not EventKind.STEP_STARTED:
+                    self._tell(event)
 
     def _fold(self, now: Instant) -> list[Outcome]:
         """Ticks, each seeing what the one before decided, until nothing more is written."""
@@ -541,15 +557,22 @@ class Controller:
         if reserve:
             self._note_room(room)
         elif self._board.room:
-            self._store_error = None
+            self._store_works()
         return True
 
+    def _store_works(self) -> None:
+        self._store_error = None
+        self._store_said.clear()
+
     def _note_room(self, room: bool) -> None:
-        if self._board.room and not room:
-            self._store_broken(StoreFull("the state folder has no room for a handover: none will be started"))
+        if self._board.room is not room:
+            words = "the state folder has room again"
+            if not room:
+                words = self._store_error = "the state folder has no room for a handover: none will be started"
+            self.say(Event(EventKind.ALERT, self._host.now(), words, detail={"alert": "room"}))
         self._board.room = room
         if room:
-            self._store_error = None
+            self._store_works()
 
     def _hand_out(self, orders: tuple[Order, ...], *, refresh: bool) -> None:
         for name, edge in self._edges.items():

@@ -10,7 +10,7 @@ import asyncio
 from collections.abc import Callable
 from dataclasses import dataclass
 
-from .board import Board
+from .board import Board, misdirected
 from .errors import GateError, GateTimeout, GateUnreachable, WorkerBusy
 from .model import Admin, Event, EventKind, Gate, Host, ProxyPort, ServerView, Step, StepKind
 
@@ -68,6 +68,7 @@ class Edge:
 
     def offer(self, orders: tuple[Order, ...]) -> None:
         """Carry these out next; orders that still wait are replaced."""
+        self._drop(self._orders)
         self._orders = orders
         self._wake.set()
 
@@ -87,17 +88,17 @@ class Edge:
             self._wake.clear()
             orders, self._orders = self._orders, ()
             self._running = tuple(order.step for order in orders)
+            left = list(orders)
             try:
-                tried = []
-                for order in orders:
-                    tried.append(order.step)
-                    if not await self._one(order):
+                while left:
+                    if not await self._one(left.pop(0)):
                         break
                 await self._read()  # a step counts as under way until its effect was read back
-                for step in tried:
-                    self._hold_back(step)
+                for order in orders[: len(orders) - len(left)]:
+                    self._hold_back(order.step)
             finally:
                 self._running = ()
+                self._drop(tuple(left))
             self._posted()
             await self._pause(self._interval - self._host.now().since(started))
 
@@ -126,13 +127,17 @@ class Edge:
         if reading.stopping:
             self._silence(f"{self.name} answered from an old process that is stopping")
             return
+        wrong = misdirected(self._board.pool, reading)
+        if wrong is not None:
+            self._silence(wrong)
+            return
         self._board.post_reading(self.name, reading, self._host.now())
 
     def _silence(self, error: str) -> None:
         self._board.post_silence(self.name, self._host.now(), error)
 
     async def _one(self, order: Order) -> bool:
-        """Carry out one step; False when the ones behind it should not be tried now."""
+        """Carry out one step; False when the proxy does not answer, so that the ones behind it are not tried now."""
         step = order.step
         self._board.post_sent(self.name, step.kind, step.gate.producer)
         try:
@@ -147,6 +152,7 @@ class Edge:
             self._say(order, EventKind.STEP_FAILED, str(error), "unreachable")
         except GateError as error:
             self._say(order, EventKind.STEP_FAILED, str(error), "refused")
+            return True
         else:
             result = "sent" if sent else "overtaken"
             self._say(order, EventKind.STEP_DONE, f"{step.kind.value} {step.gate}: {result}", result)
@@ -164,6 +170,11 @@ class Edge:
             return
         count = self._held.get(key, (0, 0.0))[0] + 1
         self._held[key] = (count, self._host.now().mono + min(BACKOFF, 0.25 * 2 ** min(count, 10)))
+
+    def _drop(self, orders: tuple[Order, ...]) -> None:
+        """Say of steps that were journalled as begun that they were not sent after all."""
+        for order in orders:
+            self._say(order, EventKind.STEP_DONE, f"{order.step.kind.value} {order.step.gate}: not sent", "overtaken")
 
     def _unknown(self, order: Order, words: str) -> None:
         if order.step.kind is StepKind.OPEN:

@@ -171,7 +171,7 @@ def _fencing(s: Situation, a: Assignment, target: str) -> Progress:
     old = a.active
     if spent < budget:
         s.wake_in(budget - spent)
-    elif old is not None and old != target and s.up(old) and not a.forced_by_hand:
+    elif old is not None and old != target and s.up(old):
         reason = f"{lacks[0]}; not fenced within {budget:g} s and {old} is up: back to {old}"
         return _redirect(s, a, old, Cause.TAKEN_BACK, "taken-back", reason, bar_target=True)
     if not a.forced_by_hand and a.cause is not Cause.TAKEN_BACK:
@@ -189,9 +189,7 @@ def _fenced(s: Situation, a: Assignment, target: str) -> Progress:
         names = ", ".join(str(p.gate) for p in passed)
         reason = f"{reason}, passing over {names}, which could not be asked"
         alert = f"{names} passed over: if it still carries traffic, two producers are reachable"
-    promoted = replace(
-        a, phase=Phase.PROMOTING, active=target, since=s.now, reason=reason, passed_over=passed[: _most_passed(s)]
-    )
+    promoted = replace(a, phase=Phase.PROMOTING, active=target, since=s.now, passed_over=passed[: _most_passed(s)])
     return Progress("fenced", reason, promoted, alert=alert)
 
 
@@ -229,7 +227,7 @@ def _promoting(s: Situation, a: Assignment, target: str) -> Progress:
         reason = f"{target} is served by {', '.join(serving)}"
         if waiting:
             reason += f"; {', '.join(waiting)} not yet"
-        return Progress("served", reason, settle(s, a, target, reason))
+        return Progress("served", reason, settle(s, a, target))
     gone = s.down(target) if a.forced_by_hand else s.down(target) or s.health(target).value == "down"
     if gone or (not serving and spent >= SERVE_BUDGET):
         moved = _unserved(s, a, target, gone)
@@ -259,7 +257,7 @@ def _redirect(
     s: Situation, a: Assignment, to: str, cause: Cause, name: str, reason: str, *, bar_target: bool = False
 ) -> Progress:
     """Fence towards another producer, in a generation of its own."""
-    moved = begin(s, to, cause, reason, requested_by=a.requested_by, request=a.request)
+    moved = begin(s, to, cause, reason, request=a.request)
     if bar_target and a.target is not None:
         moved = bar(moved, a.target, s.now.after(s.pool.policy.fail_back_after), reason)
     if cause is Cause.TAKEN_BACK or a.cause is Cause.BY_HAND:  # the pin of a switchover that did not succeed
@@ -267,15 +265,14 @@ def _redirect(
     return Progress(name, reason, moved, alert=reason)
 
 
-def settle(s: Situation, a: Assignment, target: str, reason: str) -> Assignment:
-    """The steady assignment at the end of a handover."""
+def settle(s: Situation, a: Assignment, target: str) -> Assignment:
+    """The steady assignment at the end of a handover; its reason stays the one for which that was begun."""
     return replace(
         a,
         phase=Phase.STEADY,
         active=target,
         target=None,
         since=s.now,
-        reason=reason,
         forced_by_hand=False,
         barred=tuple(h for h in a.barred if h.producer != target),
         request=None,

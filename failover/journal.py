@@ -34,7 +34,12 @@ def line(event: Event) -> str:
     if event.producer:
         words.append(event.producer)
     head = "  ".join(words)
-    return _UNSEEMLY.sub(" ", f"{head}: {event.reason}") if event.reason else head
+    return plain(f"{head}: {event.reason}") if event.reason else head
+
+
+def plain(text: str) -> str:
+    """The text with control characters, and those that reorder a line, as spaces: fit for a terminal."""
+    return _UNSEEMLY.sub(" ", text)
 
 
 def document(entry: JournalEntry) -> dict[str, Any]:

@@ -55,6 +55,8 @@ def blind(q: Asked) -> Verdict | str:
         words = "nothing outside answers: our own network is at fault, so nothing is moved"
         for request in q.requests:
             return _refused(request, words)
+        if s.a is not None and s.a.phase is not Phase.STEADY:
+            s.alert("isolated-handover", f"{words}, in the middle of {s.a.phase.value}: perhaps nobody is admitted")
         return Verdict("isolated", words)
     unread = s.unread()
     if unread:
@@ -269,7 +271,7 @@ def drift(q: Asked) -> Verdict:
     if not closing and wanted and lacks:
         return Verdict("waits", f"{active} is active; to open {wanted[0].gate} again it waits: {lacks[0]}")
     if not closing and not opening:
-        return Verdict("steady", f"{active} is active and every gate is as it should be")
+        return Verdict("steady", f"{active} is active; nothing to repair")
     names = ", ".join(f"{step.kind.value} {step.gate}" for step in (*closing, *opening))
     return Verdict("repair", f"{active} is active; repairing: {names}", steps=(*closing, *opening))
 
@@ -356,6 +358,8 @@ def _cannot_start(s: Situation, target: str, care: Care) -> str | None:
     """Why a handover to ``target`` must not begin now."""
     if not s.view.room:
         return "the state folder has no room to journal it"
+    if care is Care.VOLUNTARY and s.deaf():
+        return "no reference answers just now: our own network may be at fault"
     unservable = s.unservable(target, voluntary=care is Care.VOLUNTARY)
     return unservable if unservable is not None else s.unfenceable(target, care)
 
@@ -463,7 +467,7 @@ def _unwelcome(s: Situation, request: Request, name: str) -> str | None:
     if request.force:
         if s.down(name):
             return f"{name} is down by majority: it would be left again at once"
-        return s.unfenceable(name, Care.BY_FORCE)
+        return s.unservable(name, voluntary=False) or s.unfenceable(name, Care.BY_FORCE)
     track = s.view.tracks[name]
     if s.held(name, "cordoned"):
         return f"{name} is cordoned; `failover uncordon {name}` first, or use --force"
@@ -472,8 +476,10 @@ def _unwelcome(s: Situation, request: Request, name: str) -> str | None:
         error = f": {track.last.error}" if track.last is not None and track.last.error else ""
         return f"{name} is not fit ({s.health(name).value}{lag}{error}); --force overrides"
     lack = s.unservable(name, voluntary=True)
+    if lack is None and s.deaf():
+        lack = "no reference answers just now: our own network may be at fault; --force overrides"
     if lack is None:
-        lack = s.unfenceable(name, Care.VOLUNTARY)
+        lack = s.unfenceable(name, Care.VOLUNTARY, within=2 * s.pool.lease.action_timeout)
         if lack is not None:
             lack = f"{lack}; --force passes over gates that were silent for {s.pool.policy.fail_over_after:g} s"
     return lack

@@ -237,6 +237,8 @@ class Situation:
             return f"{gate} may yet be opened by a late command"
         if not self._read_since_phase(track):
             return f"{proxy} was not read since the phase began"
+        if care is Care.RETURN and not self._strict and producer in track.clean:
+            return None
         return self._hidden(track, proxy)
 
     def _read_since_phase(self, track: ProxyTrack) -> bool:
@@ -245,16 +247,22 @@ class Situation:
             return True
         return a.since.boot != self.now.boot or track.read_at.mono > a.since.mono
 
-    def _hidden(self, track: ProxyTrack, proxy: str) -> str | None:
-        """A reload hides the old worker's sessions for hard_stop_after; unknown blocks ``confirmed`` only."""
+    def _hidden_for(self, track: ProxyTrack, proxy: str) -> float:
+        """Seconds for which sessions may yet be hidden by a reload; without a known bound, for ever or not at all."""
         if track.reloaded_at is None:
-            return None
+            return 0.0
         bound = next(p.hard_stop_after for p in self.pool.proxies if p.name == proxy)
         if bound is None:
-            return f"{proxy} was reloaded and its hard_stop_after is unknown" if self._strict else None
-        left = bound - self.now.since(track.reloaded_at)
+            return float("inf") if self._strict else 0.0
+        return max(0.0, bound - self.now.since(track.reloaded_at))
+
+    def _hidden(self, track: ProxyTrack, proxy: str) -> str | None:
+        """A reload hides the old worker's sessions for hard_stop_after; unknown blocks ``confirmed`` only."""
+        left = self._hidden_for(track, proxy)
         if left <= 0:
             return None
+        if left == float("inf"):
+            return f"{proxy} was reloaded and its hard_stop_after is unknown"
         self.wake_in(left)
         return f"{proxy} was reloaded, and may hide sessions for another {left:.0f} s"
 
@@ -323,11 +331,18 @@ class Situation:
             if not self._last_seen_shut(self.view.proxies[proxy], Gate(proxy, producer), care)
         )
 
-    def unfenceable(self, target: str, care: Care) -> str | None:
-        """Why a fence around ``target`` could not complete now, or None: a handover starts only if it could."""
+    def unfenceable(self, target: str, care: Care, *, within: float = 0.0) -> str | None:
+        """Why a fence around ``target`` could not complete now, or None: a handover starts only if it could.
+
+        ``within`` (seconds) is how long sessions that a reload hides may hold up a voluntary one.
+        """
         late = [gate for gate in self._tainted if gate.producer != target]
         if late and care is Care.VOLUNTARY:
             return f"{min(map(str, late))} may yet be opened by a late command"
+        if care is Care.VOLUNTARY:
+            for proxy in self.answering():
+                if self._hidden_for(self.view.proxies[proxy], proxy) > within:
+                    return self._hidden(self.view.proxies[proxy], proxy)
         for producer in self.pool.others(target):
             for proxy in self.silent():
                 lack = self._silent_gate(self.view.proxies[proxy], Gate(proxy, producer), care)
@@ -335,11 +350,15 @@ class Situation:
                     return lack
         return None if self.answering() else "no proxy answers"
 
+    def deaf(self) -> bool:
+        """Whether references are configured and none of them answered its last ping."""
+        return bool(self.view.references) and all(r.misses > 0 for r in self.view.references.values())
+
     # ------------------------------------------------------------ drift
 
     def unread(self) -> tuple[str, ...]:
         """Parts that were neither read nor failed to be read yet."""
-        producers = [n for n, t in self.view.tracks.items() if t.last is None]
+        producers = [n for n in self.view.tracks if n not in self.view.pinged]
         proxies = [n for n, t in self.view.proxies.items() if not t.tried]
         references = [n for n, r in self.view.references.items() if r.last is None]
         return (*producers, *proxies, *references)
@@ -387,7 +406,7 @@ class Situation:
         if track.tried and not track.answers:
             found.append(("proxy-silent", (track.error or "does not answer").removeprefix(f"{name}: ")))
         if self.contested(name):
-            found.append(("another-hand", "someone else keeps changing it; left alone"))
+            found.append(("another-hand", "someone else keeps changing it: nothing is opened there"))
         bound = next(p.hard_stop_after for p in self.pool.proxies if p.name == name)
         if bound is None and track.reloaded_at is not None:
             left = RELOAD_DOUBT - self.now.since(track.reloaded_at)

@@ -31,6 +31,8 @@ from .model import (
 from .policy import Asked, Decision, Verdict
 from .situation import Situation
 
+QUIET = 300.0  # seconds without it, after which drift or an alert is worth saying again
+
 
 @dataclass(frozen=True, slots=True)
 class Memory:
@@ -39,7 +41,7 @@ class Memory:
     decision: tuple[int, str] | None = None
     health: Mapping[str, str] = field(default_factory=dict)
     drift: Mapping[tuple[str, str], Instant] = field(default_factory=dict)
-    alerts: frozenset[str] = frozenset()
+    said: Mapping[str, Instant] = field(default_factory=dict)  # alerts and drift, by when they were last so
     split_since: Instant | None = None
     isolated: bool = False
     presumed: Assignment | None = None  # in mode observe: what we would hold the assignment to be
@@ -114,8 +116,9 @@ def tick(
     split = any(d.split_brain for d in drift)
     fresh_memory = _say(s, decision, drift, split, result if changed else None, memory, presumed, events, observing)
     wakes = [w - now.mono for w in s.wakes]
-    wakes.extend(_expiries(result, now))
-    wakes.extend(_expiries_of_requests(requests, now))
+    if held:  # only the decider ages what runs out
+        wakes.extend(_expiries(result, now))
+        wakes.extend(_expiries_of_requests(requests, now))
     if changed or answers:
         wakes.append(0.0)
     return Outcome(
@@ -334,23 +337,26 @@ def _say(
     if written is not None and (a is None or written.phase is not a.phase or written.generation != a.generation):
         detail = {"phase": written.phase.value, "active": written.active, "target": written.target}
         detail["cause"] = written.cause.value
-        reason = written.reason
         who = written.target or written.active
-        events.append(Event(EventKind.PHASE_CHANGED, now, reason, written.generation, who, detail))
-    since = _say_drift(s, drift, split, memory, events, generation)
+        events.append(Event(EventKind.PHASE_CHANGED, now, verdict.reason, written.generation, who, detail))
+    said = {name: at for name, at in memory.said.items() if now.since(at) <= QUIET}
+    since = _say_drift(s, drift, split, memory, said, events, generation)
     alerts = dict(s.alerts)
     if verdict.alert is not None:
         alerts[f"{verdict.key}:{generation}"] = verdict.alert
     if split:
-        alerts["split-brain"] = "; ".join(f"{d.where}: {d.what}" for d in drift if d.split_brain)
+        gates = [d for d in drift if d.split_brain]
+        alerts[" ".join(["split-brain", *(d.where for d in gates)])] = "; ".join(f"{d.where}: {d.what}" for d in gates)
     for name, words in alerts.items():
-        if name not in memory.alerts:
+        new = name not in said
+        said[name] = now
+        if new:
             events.append(Event(EventKind.ALERT, now, words, generation, None, {"alert": name}))
     return Memory(
         decision=key,
         health={n: s.health(n).value for n in s.view.tracks},
         drift={(d.kind, d.where): d.since for d in drift},
-        alerts=frozenset(alerts),
+        said=said,
         split_since=since,
         isolated=s.view.isolated,
         presumed=presumed,
@@ -374,14 +380,22 @@ def _say_health(s: Situation, memory: Memory, events: list[Event], generation: i
 
 
 def _say_drift(
-    s: Situation, drift: tuple[Drift, ...], split: bool, memory: Memory, events: list[Event], generation: int
+    s: Situation,
+    drift: tuple[Drift, ...],
+    split: bool,
+    memory: Memory,
+    said: dict[str, Instant],
+    events: list[Event],
+    generation: int,
 ) -> Instant | None:
-    fresh = [d for d in drift if (d.kind, d.where) not in memory.drift and not d.split_brain]
-    events.extend(
-        Event(EventKind.DRIFT, s.now, f"{d.where}: {d.what}", generation, None, {"kind": d.kind}) for d in fresh
-    )
+    for d in drift:
+        name = f"drift {d.kind} {d.where}"
+        if name not in said and not d.split_brain:
+            detail = {"kind": d.kind}
+            events.append(Event(EventKind.DRIFT, s.now, f"{d.where}: {d.what}", generation, None, detail))
+        said[name] = s.now
     if split and memory.split_since is None:
-        words = "two producers reachable: " + "; ".join(f"{d.where} {d.what}" for d in drift if d.split_brain)
+        words = "let in beside the active one: " + "; ".join(f"{d.where} {d.what}" for d in drift if d.split_brain)
         gates = [d.where for d in drift if d.split_brain]
         events.append(Event(EventKind.SPLIT_BRAIN, s.now, words, generation, None, {"gates": gates}))
         return s.now

@@ -4,6 +4,9 @@ from __future__ import annotations
 
 import http.client
 import json
+import socket
+import threading
+from contextlib import suppress
 from dataclasses import dataclass
 from typing import Any
 
@@ -12,7 +15,7 @@ from failover.errors import FailoverError, StoreUnusable
 from failover.model import Address, Instant, Lease, Pool
 from failover.store.sqlite import SqliteStore
 
-TIMEOUT = 3.0  # seconds for each of connecting and reading
+TIMEOUT = 3.0  # seconds for connecting, and for all of the answer
 MOST_BYTES = 4 << 20
 _ANY = {"0.0.0.0": "127.0.0.1", "::": "::1"}  # noqa: S104 - where it listens, not where we do
 
@@ -39,7 +42,11 @@ def fetch(pool: Pool) -> dict[str, Any] | None:
     """The status of the daemon that answers on ``listen``; None when none of this pool does. Raises FailoverError."""
     where = Address(_ANY.get(pool.listen.host, pool.listen.host), pool.listen.port)
     connection = http.client.HTTPConnection(where.host, where.port, timeout=TIMEOUT)
+    watch = threading.Timer(TIMEOUT, lambda: _hang_up(connection))  # its own timeouts are for each read only
+    watch.daemon = True
     try:
+        connection.connect()
+        watch.start()
         connection.request("GET", "/status", headers={"Connection": "close"})
         response = connection.getresponse()
         body = response.read(MOST_BYTES + 1)
@@ -47,6 +54,7 @@ def fetch(pool: Pool) -> dict[str, Any] | None:
     except (OSError, http.client.HTTPException, ValueError):
         return None
     finally:
+        watch.cancel()
         connection.close()
     if not isinstance(document, dict) or "pool" not in document:
         return None
@@ -56,6 +64,11 @@ def fetch(pool: Pool) -> dict[str, Any] | None:
             "give each pool a `listen` of its own",
         )
     return document
+
+
+def _hang_up(connection: http.client.HTTPConnection) -> None:
+    with suppress(OSError, AttributeError):
+        connection.sock.shutdown(socket.SHUT_RDWR)
 
 
 def stored(pool: Pool, now: Instant) -> Seen | None:

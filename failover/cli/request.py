@@ -18,11 +18,11 @@ import click
 
 from failover.cli import INTERRUPTED
 from failover.cli.daemon import START, NoDaemon, fetch, lease_of
-from failover.errors import FailoverError
+from failover.errors import FailoverError, StoreUnusable
 from failover.host import RealHost
-from failover.journal import iso
+from failover.journal import iso, plain
 from failover.model import Answer, Event, EventKind, Pool, Request, RequestState, Verb
-from failover.store.sqlite import SqliteStore
+from failover.store.sqlite import FILE, SqliteStore
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -32,6 +32,7 @@ if TYPE_CHECKING:
 EXPIRES = 60.0  # seconds within which the daemon must have begun
 LATE = 2.0  # seconds after its expiry within which the daemon may still be writing its answer
 POLL = 0.2  # seconds
+LOOKS = 25  # polls without an answer between looks at whether the daemon can answer at all
 ROWS = 500  # journal rows that are read at a time
 _TOLD = (EventKind.PHASE_CHANGED, EventKind.STEP_DONE, EventKind.STEP_FAILED)
 _WAITING = (RequestState.PENDING, RequestState.ACCEPTED)
@@ -55,6 +56,8 @@ def ask(pool: Pool, wish: Wish, *, wait: float | None, generation: int | None) -
     """
     host = RealHost()
     now = host.now()
+    if not (pool.state / FILE).exists():
+        raise StoreUnusable(f"{pool.state / FILE}: is gone, though a daemon runs", "restart the daemon")
     store = SqliteStore(pool.state, pool=pool.name, boot=now.boot, clock=host.now, check=False)
     try:
         request = _request(wish, host.new_id(), now, generation)
@@ -63,7 +66,7 @@ def ask(pool: Pool, wish: Wish, *, wait: float | None, generation: int | None) -
             click.echo(f"asked for; it stands until {iso(request.expires.utc)} (request {request.id})")
             return 0
         try:
-            answer = _wait(store, request, wait, host.now)
+            answer = _wait(pool, store, request, wait, host.now)
         except KeyboardInterrupt:
             click.echo(
                 f"\nno longer waiting; the request stands until {iso(request.expires.utc)}, and what it began goes on\n"
@@ -73,7 +76,7 @@ def ask(pool: Pool, wish: Wish, *, wait: float | None, generation: int | None) -
             return INTERRUPTED
     finally:
         store.close()
-    return _end(answer, wait)
+    return _end(request, answer, wait)
 
 
 def require_daemon(pool: Pool) -> int | None:
@@ -130,19 +133,23 @@ def _request(wish: Wish, id_: str, now: Instant, generation: int | None) -> Requ
     )
 
 
-def _wait(store: SqliteStore, request: Request, seconds: float, clock: Callable[[], Instant]) -> Answer:
+def _wait(pool: Pool, store: SqliteStore, request: Request, seconds: float, clock: Callable[[], Instant]) -> Answer:
     """The last word on the request, or the present one when ``seconds`` are over; tells the journal meanwhile."""
     pause, seen = threading.Event(), 0
-    for _ in range(max(1, int(seconds / POLL))):
+    for turn in range(max(1, int(seconds / POLL))):
         answer = store.answer(request.id)
         for entry in store.history(after=seen, since_utc=request.at.utc, limit=ROWS):
             seen = entry.id
             if entry.event.kind in _TOLD and not (answer and answer.state is RequestState.PENDING):
-                click.echo(progress(entry.event))
+                click.echo(plain(progress(entry.event)))
         if answer is not None and answer.state not in _WAITING:
             return answer
         if answer is not None and answer.state is RequestState.PENDING and clock().since(request.expires) > LATE:
             return Answer(request.id, RequestState.EXPIRED, "no daemon took it up within its time: it will not be run")
+        if answer is not None and answer.state is RequestState.PENDING and turn % LOOKS == LOOKS - 1:
+            trouble = (fetch(pool) or {}).get("store_error")
+            if trouble:  # it cannot even write its refusal
+                return Answer(request.id, RequestState.PENDING, f"its state folder: {trouble}")
         pause.wait(POLL)
     return store.answer(request.id) or Answer(request.id, RequestState.PENDING, "")
 
@@ -164,12 +171,16 @@ def progress(event: Event) -> str:
     return f"  {detail.get('kind')} {gate}: {detail.get('result')}: {event.reason}"
 
 
-def _end(answer: Answer, waited: float) -> int:
+def _end(request: Request, answer: Answer, waited: float) -> int:
     if answer.state is RequestState.DONE:
-        click.echo(answer.text)
+        click.echo(plain(answer.text))
         return 0
     sys.stdout.flush()
-    if answer.state in _WAITING:
-        what = "the handover goes on" if answer.state is RequestState.ACCEPTED else "the daemon has not answered"
-        raise FailoverError(f"not done within {waited:g} s: {what}", "look with: failover status")
-    raise FailoverError(f"{answer.state.value}: {answer.text}", "")
+    if answer.state is RequestState.ACCEPTED:
+        raise FailoverError(f"not done within {waited:g} s: the handover goes on", "look with: failover status")
+    if answer.state is RequestState.PENDING:
+        until = iso(request.expires.utc)
+        trouble = f" ({answer.text})" if answer.text else ""
+        words = f"not done within {waited:g} s: the daemon has not answered{trouble}; it may still do so until {until}"
+        raise FailoverError(words, "look with: failover status")
+    raise FailoverError(plain(f"{answer.state.value}: {answer.text}"), "")

@@ -190,7 +190,7 @@ class Daemon:
         app = api.application(
             lambda: self._document(self._controller.report()),
             self._metrics.exposition,
-            lambda: self._pulse.trouble(self._controller.pool.health.interval),
+            lambda: self._pulse.trouble(self._controller.pool.health.interval) or self._controller.report().store_error,
         )
         await api.serve(app, self._controller.pool.listen, self._host, lambda words: self._log.say(words, "warning"))
 

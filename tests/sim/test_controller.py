@@ -362,3 +362,69 @@ def test_two_daemons_only_one_acts_and_the_other_takes_over_after_a_kill(tmp_pat
         await core.leave()
 
     play(tmp_path, story)
+
+
+def test_a_proxy_whose_servers_lead_to_each_other_s_addresses_is_not_steered(tmp_path: Path) -> None:
+    async def story(core: Core) -> None:
+        core.start()
+        await core.until(lambda: core.steady("main"))
+        core.truth.swapped.add("p2")
+        core.truth.nodes["main"].up = False
+        await core.host.sleep(250)
+        assert core.controller.report().view.proxies["p2"].error is not None
+        assert "leads to 127.0.0.12:3001, which is backup" in str(core.controller.report().view.proxies["p2"].error)
+        assert not [sent for sent in core.truth.sent if sent[2] == "p2"]
+        await core.leave()
+
+    play(tmp_path, story)
+
+
+def test_a_lease_that_the_file_makes_longer_is_kept(tmp_path: Path) -> None:
+    from dataclasses import replace
+
+    async def story(core: Core) -> None:
+        core.start()
+        await core.until(lambda: core.steady("main"))
+        longer = replace(core.pool.lease, duration=120.0, renew=40.0, action_timeout=50.0)
+        core.controller.reload(replace(core.pool, lease=longer))
+        await core.host.sleep(60)
+        for _ in range(120):
+            await core.host.sleep(1)
+            assert core.controller.report().held
+        await core.leave()
+
+    play(tmp_path, story)
+
+
+def test_a_restarted_daemon_moves_nothing_before_its_own_first_ping(tmp_path: Path) -> None:
+    async def story(core: Core) -> None:
+        core.start(name="one")
+        await core.until(lambda: core.steady("main"))
+        core.truth.nodes["main"].up = False
+        await core.host.sleep(295)
+        await core.leave()
+        core.truth.nodes["main"].up = True
+        await core.host.sleep(18)
+        core.start(name="two")
+        await core.host.sleep(120)
+        assert core.steady("main")
+        assert core.truth.sent == []
+        await core.leave()
+
+    play(tmp_path, story)
+
+
+def test_every_step_that_was_journalled_as_begun_has_an_end(tmp_path: Path) -> None:
+    async def story(core: Core) -> None:
+        core.start()
+        await core.until(lambda: core.steady("main"))
+        await core.ask(Verb.SWITCHOVER, "backup")
+        core.truth.hung.add("p2")
+        await core.host.sleep(60)
+        core.truth.hung.clear()
+        await core.until(lambda: core.steady("main") or core.steady("backup"), 200)
+        await core.host.sleep(15)
+        assert core.store.unfinished() == ()
+        await core.leave()
+
+    play(tmp_path, story)

@@ -52,6 +52,7 @@ class Truth:
         self.paces: dict[str, list[float]] = {}
         self.sent: list[tuple[float, StepKind, str, str]] = []
         self.breaches: list[str] = []
+        self.swapped: set[str] = set()  # proxies whose servers lead to each other's addresses
         self.holds: dict[str, float] = {}  # seconds between a proxy's connection and the moment of sending
         self.admitted_since: dict[str, float] = {}
         self.two = 0.0
@@ -101,7 +102,11 @@ class SimProxy:
         for name, node in self.truth.nodes.items():
             status = door.status(name, node)
             serves = door.admits(name) and node.well and status in ("UP", "no check")
-            servers[name] = ServerView(door.admin[name], status, 2 if serves else 0, door.check(name, node))
+            leads_to = {p.name: str(p.address) for p in self.truth.pool.producers}
+            if self.name in self.truth.swapped:
+                leads_to = dict(zip(leads_to, reversed(leads_to.values()), strict=True))
+            sessions = 2 if serves else 0
+            servers[name] = ServerView(door.admin[name], status, sessions, door.check(name, node), leads_to[name])
         return ProxyReading(servers, door.process, self.truth.now() + 10_000.0, door.total)
 
     async def set(self, kind: StepKind, producer: str, timeout: float, still_valid: Callable[[], bool]) -> bool:

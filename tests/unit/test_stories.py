@@ -10,7 +10,7 @@ from collections.abc import Callable
 import pytest
 from policy_world import World, instant, make_pool
 
-from failover.model import Admin, Cause, Held, Phase, Verb
+from failover.model import Admin, Cause, Held, Phase, Step, Verb
 
 READY, MAINT = Admin.READY, Admin.MAINT
 
@@ -355,6 +355,72 @@ def test_main_dies_and_somebody_opens_backup_in_one_proxy() -> None:
     )
     assert w.handovers() == [("adopted", "backup")]
     assert (w.none, w.two) == (about(50), 0)
+
+
+def test_no_failback_while_a_reload_may_hide_sessions() -> None:
+    w = backup_active(World(make_pool(hard_stop_after=600.0)))
+    w.run(1770)
+    w.doors["p1"].process = "reloaded"
+    w.run(2200)
+    assert w.handovers() == []
+    assert "may hide sessions" in dict(w.outcomes[-1].decision.lacked)[12]
+    w.run(2500)
+    assert w.handovers() == [("voluntary", "main")]
+    assert w.none == about(10)
+
+
+def test_proxies_that_restart_without_their_state_serve_the_active_again_at_once() -> None:
+    w = backup_active(World(make_pool(hard_stop_after=600.0)))
+
+    def restart() -> None:
+        for name in w.doors:
+            w.doors[name].process = "restarted"
+            w.set(name, main=READY, backup=MAINT)
+
+    w.run(500, {100: restart})
+    assert w.handovers() == []
+    assert w.none <= 10
+    assert w.open("backup") == ["p1", "p2"]
+
+
+def test_a_switchover_by_force_whose_fence_is_lost_is_taken_back() -> None:
+    w = World(make_pool())
+
+    def lose_p2_at_the_first_step(step: Step) -> bool:
+        w.doors["p2"].answers = False
+        return step.gate.proxy == "p2"
+
+    def force() -> None:
+        w.lose_steps = lose_p2_at_the_first_step
+        w.ask(Verb.SWITCHOVER, "backup", force=True)
+
+    w.run(600, {200: force})
+    assert w.handovers() == [("by-hand", "backup"), ("taken-back", "main")]
+    assert w.none <= 40
+    assert w.answers["r0"][0] == "failed"
+    assert "not fenced within 20 s" in w.answers["r0"][1]
+
+
+def test_no_voluntary_handover_begins_while_the_references_do_not_answer() -> None:
+    w = World(make_pool())
+    w.run(
+        300,
+        {
+            180: lambda: setattr(w, "reference_up", False),
+            190: lambda: w.ask(Verb.SWITCHOVER, "backup"),
+        },
+    )
+    assert w.answers["r0"][0] == "refused"
+    assert w.none == 0
+
+
+def test_force_does_not_move_the_role_to_a_producer_that_no_proxy_sees() -> None:
+    w = World(make_pool())
+    for door in w.doors.values():
+        door.blind_to = {"backup"}
+    w.run(300, {100: lambda: w.ask(Verb.SWITCHOVER, "backup", force=True)})
+    assert w.answers["r0"][0] == "refused"
+    assert w.none == 0
 
 
 def test_a_cordoned_producer_is_never_a_target_even_when_nobody_else_is_left() -> None:
