@@ -122,6 +122,8 @@ def look(pool: Pool) -> Seen:
 START = "start it (systemctl start failover, or failover run)"
 
 
-def absence(pool: Pool, age: float) -> str:
-    """The sentence that says that the daemon does not run, and how old what is shown is."""
-    return f"the daemon does not run (nothing answers at {pool.listen}): this is {status.span(age)} old"
+def absence(pool: Pool, seen: Seen) -> str:
+    """The sentence that says that no daemon answers, and how old what is shown is."""
+    held = (seen.document.get("decider") or {}).get("expires_in")
+    what = "the daemon holds the lease, but does not answer" if held else "the daemon does not run"
+    return f"{what} (nothing answers at {pool.listen}): this is {status.span(seen.age or 0.0)} old"

@@ -39,7 +39,7 @@ def command(ctx: click.Context, commands: bool, to: str | None, as_json: bool) -
         click.echo(json.dumps(_document(seen), indent=2))
         return
     if seen.age is not None:
-        click.echo(absence(found.pool, seen.age), err=True)
+        click.echo(absence(found.pool, seen), err=True)
     click.echo("\n".join(sentences(seen.document)))
 
 

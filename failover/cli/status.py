@@ -45,7 +45,7 @@ def command(ctx: click.Context, as_json: bool, watch: bool) -> None:
     else:
         click.echo(status.text(seen.document), nl=False)
     if seen.age is not None:
-        click.echo(f"{absence(pool, seen.age)}\n  {START}", err=True)
+        click.echo(f"{absence(pool, seen)}\n  {START}", err=True)
     sys.exit(exit_status(seen))
 
 
@@ -84,7 +84,7 @@ def _frame(pool: Pool) -> RenderableType:
         return Text(f"{error}\n{error.mend}", "red")
     parts = [status.picture(seen.document)]
     if seen.age is not None:
-        parts.append(Text(absence(pool, seen.age), "bold red"))
+        parts.append(Text(absence(pool, seen), "bold red"))
     return Group(*parts)
 
 

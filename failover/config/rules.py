@@ -210,6 +210,13 @@ def warnings(parts: Parts) -> Iterator[Problem]:
                 ),
                 "set hard-stop-after in HAProxy, and write the same here",
             )
+        budget = 2 * parts.values["lease"].action_timeout
+        if proxy.hard_stop_after is not None and proxy.hard_stop_after > budget:
+            yield Problem(
+                ((*place, "hard_stop_after"),),
+                f"a handover is given up after {budget:g} s (2 action timeouts), before a reload's doubt ends",
+                "set hard-stop-after in HAProxy to a few seconds, and write the same here",
+            )
         if proxy.stats is not None and _exposed(proxy):
             problem = "the password crosses the network in the clear"
             yield Problem(((*place, "stats"),), problem, "use https://, with ca_file")

@@ -156,7 +156,7 @@ async def forgetful(stage: Stage) -> None:
     stage.claim(seconds <= limit + SLACK, "main is shut out there again, the restart included", HAPROXY, _s(seconds))
     stage.claim(
         until <= limit + hidden + SLACK,
-        f"backup is let in again; after {hidden:g} s, in which an old process could have hidden sessions",
+        "backup is let in again: main was out before the restart, so no old session of it can hide",
         HAPROXY,
         _s(until),
     )

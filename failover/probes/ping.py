@@ -5,6 +5,8 @@ from __future__ import annotations
 from failover.model import Address, Host, Tip
 from failover.ouroboros.ping import Resolver, ping
 
+LINGER = 0.1  # seconds before closing: a FIN that overtakes our Done messages is an error in the node's log
+
 
 class NodePing:
     """PingPort (failover/model.py). Names are looked up in threads that are kept for as long as this lives."""
@@ -15,7 +17,8 @@ class NodePing:
 
     async def __call__(self, address: Address, magic: int, timeout: float) -> tuple[Tip, float]:
         """The tip, and the seconds that the whole ping took. Raises PingError."""
-        result = await ping(self._host, address, magic, timeout, resolver=self._resolver)
+        linger = min(LINGER, timeout / 10)
+        result = await ping(self._host, address, magic, timeout, resolver=self._resolver, linger=linger)
         return result.tip, result.duration_ms / 1e3
 
     def close(self) -> None:

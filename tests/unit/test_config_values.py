@@ -429,6 +429,11 @@ WARNINGS: dict[str, tuple[str, str, str]] = {
         "all references are at the same host",
     ),
     "no watch": (SMALLEST, SMALLEST.replace("backend:", "watch: watch, backend:"), "has no watch"),
+    "a long hard stop": (
+        SMALLEST.replace("backend:", "hard_stop_after: 1m, backend:"),
+        SMALLEST.replace("backend:", "hard_stop_after: 20s, backend:"),
+        "a handover is given up after 20 s",
+    ),
     "no hard stop": (SMALLEST, SMALLEST.replace("backend:", "hard_stop_after: 5s, backend:"), "has no hard_stop_after"),
     "clear password": (
         proxy(username="u", password_env="P").replace("https:", "http:"),
