@@ -18,7 +18,8 @@ from failover.host import RealHost
 from failover.lab.haproxy import LabError
 from failover.lab.pool import LabPool, Plan, Times
 from failover.lab.process import Child
-from failover.model import Phase, Pool, ProxyPort, ProxyReading, Request, StepKind, Verb
+from failover.model import Phase, Pool, ProxyReading, Request, StepKind, Verb
+from failover.ports import ProxyPort
 from failover.probes.ping import NodePing
 from failover.store.sqlite import SqliteStore
 

@@ -20,7 +20,8 @@ from bench import world
 from bench.figure import Aim, Figure, Say, interleaved
 from failover.board import Board, View
 from failover.controller import READS_PER_PING, STORE_POLL
-from failover.model import Admin, Assignment, Instant, Lease, Ping, Pool, Store, Tip
+from failover.model import Admin, Assignment, Instant, Lease, Ping, Pool, Tip
+from failover.ports import Store
 from failover.simulator.host import VirtualHost
 from failover.simulator.loop import VirtualLoop
 from failover.tick import Memory, tick

@@ -30,15 +30,14 @@ from failover.model import (
     Pool,
     Producer,
     Proxy,
-    ProxyPort,
     ProxyReading,
     Request,
     ServerView,
     StepKind,
-    Store,
     Stored,
     Tip,
 )
+from failover.ports import ProxyPort, Store
 from failover.simulator.host import VirtualHost
 from failover.simulator.loop import VirtualLoop
 from failover.store.sqlite import SqliteStore

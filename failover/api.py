@@ -22,7 +22,8 @@ from starlette.responses import PlainTextResponse, Response
 from starlette.routing import Route
 from uvicorn.protocols.http.h11_impl import H11Protocol
 
-from .model import Address, Event, Host, Instant, Ping
+from .model import Address, Event, Instant, Ping
+from .ports import Host
 from .tick import Outcome
 
 CONNECTIONS = 32  # at the same time; more are turned away

@@ -26,20 +26,17 @@ from .model import (
     Event,
     EventKind,
     Gate,
-    Host,
     Instant,
     Lease,
     Phase,
     Ping,
-    PingPort,
     Pool,
-    ProxyPort,
     Request,
     RequestState,
     Step,
     StepKind,
-    Store,
 )
+from .ports import Host, PingPort, ProxyPort, Store
 from .tick import Memory, Outcome, tick
 
 R = TypeVar("R")

@@ -12,7 +12,8 @@ from dataclasses import dataclass
 
 from .board import Board, misdirected
 from .errors import GateError, GateTimeout, GateUnreachable, WorkerBusy
-from .model import Admin, Event, EventKind, Gate, Host, ProxyPort, ServerView, Step, StepKind
+from .model import Admin, Event, EventKind, Gate, ServerView, Step, StepKind
+from .ports import Host, ProxyPort
 
 BACKOFF = 10.0  # seconds: the longest pause before a step that failed, or had no effect, is tried again
 Key = tuple[StepKind, Gate, int, int]

@@ -1,6 +1,6 @@
 """Time and chance of the real machine: the only module that reads a clock, sleeps, draws and starts threads.
 
-The core gets a ``Host`` (model.py) passed in, so that the simulator can pass in another one. What both hosts must do
+The core gets a ``Host`` (ports.py) passed in, so that the simulator can pass in another one. What both hosts must do
 alike, giving up on a wait (``Deadline``) and taking turns at an edge (``EdgeWorker``), is written once, here, and
 the simulator's host builds on it.
 
@@ -29,7 +29,8 @@ from types import TracebackType
 from typing import Any, Generic, TypeVar, cast
 
 from failover.errors import FailoverError, WorkerBusy
-from failover.model import Instant, Worker
+from failover.model import Instant
+from failover.ports import Worker
 
 R = TypeVar("R")
 

@@ -1,4 +1,4 @@
-"""The values that the parts of the controller hand to each other, and the ports behind which the world lies.
+"""The values that the parts of the controller hand to each other.
 
 Nothing here does anything: no I/O, no clock, no logging. The words are those of the design:
 producer, proxy, gate, assignment, handover, drift. Seconds are floats, slots are integers.
@@ -6,14 +6,11 @@ producer, proxy, gate, assignment, handover, drift. Seconds are floats, slots ar
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
-from contextlib import AbstractAsyncContextManager
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from enum import StrEnum
 from pathlib import Path
-from typing import Any, Protocol, TypeVar
-
-R = TypeVar("R")
+from typing import Any
 
 # ---------------------------------------------------------------- time
 
@@ -474,81 +471,6 @@ class Drift:
     split_brain: bool = False
 
 
-# ---------------------------------------------------------------- ports: the world, as the core sees it
-
-
-class Worker(Protocol):
-    """One thread of its own for one edge; at most one call runs, and none waits behind one that was given up on."""
-
-    async def call(self, function: Callable[[], R], timeout: float) -> R:
-        """Run ``function`` in the worker's thread.
-
-        Raises TimeoutError after ``timeout`` seconds: the call goes on, and its effect is unknown.
-        Raises WorkerBusy while an earlier call that was given up on still runs.
-        """
-        ...
-
-    def close(self) -> None:
-        """Take no more calls; do not wait for one that runs."""
-        ...
-
-
-class Host(Protocol):
-    """Time and chance. Outside the edges nothing reads a clock or sleeps but through this."""
-
-    def now(self) -> Instant:
-        """The present instant (CLOCK_BOOTTIME, which does not stop while suspended, and UTC)."""
-        ...
-
-    async def sleep(self, seconds: float) -> None:
-        """Wait; at once when ``seconds`` is not positive."""
-        ...
-
-    def timeout(self, seconds: float) -> AbstractAsyncContextManager[Any]:
-        """A block that raises TimeoutError when it takes longer than ``seconds``."""
-        ...
-
-    def random(self) -> float:
-        """A number in [0, 1)."""
-        ...
-
-    def new_id(self) -> str:
-        """A fresh identifier, unique across hosts and restarts."""
-        ...
-
-    def worker(self, name: str) -> Worker:
-        """A new worker for the edge ``name``."""
-        ...
-
-
-class ProxyPort(Protocol):
-    """One proxy's management. Every call ends within the timeout that it is given."""
-
-    async def read(self, timeout: float) -> ProxyReading:
-        """The producers' servers as they are now. Raises GateUnreachable, GateTimeout, GateRefused."""
-        ...
-
-    async def set(self, kind: StepKind, producer: str, timeout: float, still_valid: Callable[[], bool]) -> bool:
-        """Close or open the producer's server; idempotent.
-
-        ``still_valid`` is asked immediately before sending; when it says no, nothing is sent and False is returned.
-        Raises GateUnreachable (nothing was sent), GateTimeout (unknown effect), GateRefused (no effect).
-        """
-        ...
-
-    async def close(self) -> None:
-        """Let go of connections and threads."""
-        ...
-
-
-class PingPort(Protocol):
-    """How a node is pinged."""
-
-    async def __call__(self, address: Address, magic: int, timeout: float) -> tuple[Tip, float]:
-        """The tip and the seconds that the whole ping took. Raises PingError."""
-        ...
-
-
 @dataclass(frozen=True, slots=True)
 class Commit:
     """Everything that one decision writes, in one transaction, before its first step.
@@ -581,66 +503,3 @@ class Stored:
     assignment: Assignment | None
     timers: Mapping[str, Any]
     lease: Lease | None
-
-
-class Store(Protocol):
-    """Where the assignment, timers, requests, lease and journal live. Calls are synchronous and short.
-
-    One conformance suite holds for every store. All calls raise StoreUnusable or StoreFull when they must.
-    """
-
-    def load(self) -> Stored:
-        """The present assignment, timers and lease."""
-        ...
-
-    def commit(self, commit: Commit) -> None:
-        """Write all of it or nothing. Raises StoreConflict when revision or term are overtaken."""
-        ...
-
-    def reserve(self) -> None:
-        """Make sure that a whole handover can be journalled. Raises StoreFull."""
-        ...
-
-    def acquire(self, holder: str, now: Instant, duration: float, wait: float) -> Lease | None:
-        """Take or renew the lease for ``duration`` seconds; None while somebody else holds it.
-
-        A foreign lease is overtaken when it has stood unchanged for its duration plus ``wait`` on our own clock,
-        or when its holder is known to be dead (same boot, folder lock free) for ``wait`` seconds.
-        """
-        ...
-
-    def resign(self, holder: str) -> None:
-        """Give the lease up, so that the next daemon need not wait. Not an error when it is not held."""
-        ...
-
-    def submit(self, request: Request) -> None:
-        """Append a request."""
-        ...
-
-    def pending(self) -> tuple[Request, ...]:
-        """Requests that are pending or accepted, oldest first (at most 100)."""
-        ...
-
-    def answer(self, request_id: str) -> Answer | None:
-        """What became of a request; None when no such request is known."""
-        ...
-
-    def changed(self) -> int:
-        """A number that changes when another process has written; cheap."""
-        ...
-
-    def history(self, after: int = 0, since_utc: float = 0.0, limit: int = 1000) -> tuple[JournalEntry, ...]:
-        """Journal rows with an id above ``after`` and not older than ``since_utc``, oldest first."""
-        ...
-
-    def unfinished(self) -> tuple[Event, ...]:
-        """The step-started rows without a step-done or step-failed of the same ``detail["step"]``."""
-        ...
-
-    def snapshot(self) -> tuple[Mapping[str, Any], Instant] | None:
-        """The last status document, and when it was written."""
-        ...
-
-    def close(self) -> None:
-        """Let go of the files."""
-        ...

@@ -17,8 +17,9 @@ from pathlib import Path
 
 from failover.errors import FailoverError, GateError, PingError, StoreUnusable
 from failover.gates.haproxy import proxy_port
-from failover.model import Address, Check, Host, Pool, Producer, Proxy, ProxyReading, ServerView, Tip
+from failover.model import Address, Check, Pool, Producer, Proxy, ProxyReading, ServerView, Tip
 from failover.ouroboros.ping import Resolver, ping
+from failover.ports import Host
 from failover.store import folder as state_folder
 from failover.store.sqlite import FILE, SqliteStore
 

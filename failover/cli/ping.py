@@ -22,8 +22,8 @@ from failover.model import Address
 from failover.ouroboros.networks import NETWORKS
 
 if TYPE_CHECKING:
-    from failover.model import Host
     from failover.ouroboros.ping import PingResult, Resolver
+    from failover.ports import Host
 
 AT_ONCE = 64  # targets that are pinged at the same time
 MOST_SECONDS = 3600.0

@@ -27,7 +27,8 @@ from failover.gates.haproxy import proxy_port
 from failover.host import RealHost
 from failover.log import Bridge, Log
 from failover.metrics import Metrics
-from failover.model import Admin, Commit, Event, EventKind, Pool, ProxyPort
+from failover.model import Admin, Commit, Event, EventKind, Pool
+from failover.ports import ProxyPort
 from failover.probes.ping import NodePing
 from failover.store.sqlite import SqliteStore
 

@@ -18,7 +18,8 @@ from __future__ import annotations
 import re
 
 from failover.errors import ConfigError
-from failover.model import Host, Proxy, ProxyPort
+from failover.model import Proxy
+from failover.ports import Host, ProxyPort
 
 # The characters that HAProxy itself allows in names; anything else could end a command early.
 _NAME = re.compile(r"[A-Za-z0-9_.:-]+")

@@ -17,7 +17,8 @@ from typing import TypeVar
 
 from failover.errors import GateRefused, GateTimeout, GateUnreachable, WorkerBusy
 from failover.gates import haproxy_answers as answers
-from failover.model import Address, Host, Proxy, ProxyReading, StepKind, Worker
+from failover.model import Address, Proxy, ProxyReading, StepKind
+from failover.ports import Host, Worker
 
 R = TypeVar("R")
 

@@ -27,7 +27,8 @@ from urllib3.exceptions import ConnectTimeoutError, NewConnectionError
 from failover.errors import GateRefused, GateTimeout, GateUnreachable, WorkerBusy
 from failover.gates import haproxy_answers as answers
 from failover.gates.haproxy_runtime import same_process
-from failover.model import Host, Proxy, ProxyReading, StepKind
+from failover.model import Proxy, ProxyReading, StepKind
+from failover.ports import Host
 
 R = TypeVar("R")
 

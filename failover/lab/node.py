@@ -22,9 +22,10 @@ from failover.host import RealHost
 from failover.lab import control, process
 from failover.lab.chain import Chain
 from failover.lab.haproxy import LabError
-from failover.model import Address, Host, Tip
+from failover.model import Address, Tip
 from failover.ouroboros.errors import ProtocolError
 from failover.ouroboros.server import Event, KeepAliveAsked, Proposed, Server, TipAsked
+from failover.ports import Host
 
 HANDSHAKE_WITHIN, IDLE, SILENT = 10.0, 5.0, 97.0  # seconds, at scale 1; see facts above
 LEAST_LIMIT = 1.0  # seconds; scaled limits do not fall below, or a busy machine would end sessions

@@ -21,9 +21,10 @@ from failover.lab import process
 from failover.lab.chain import teller
 from failover.lab.node import parse_address
 from failover.lab.sessions import Log
-from failover.model import Address, Host, Tip
+from failover.model import Address, Tip
 from failover.ouroboros.client import Accepted, Client, TipTold
 from failover.ouroboros.errors import ProtocolError
+from failover.ports import Host
 
 ANSWER_WITHIN, HANDSHAKE_WITHIN, ASK_EVERY, ALIVE_EVERY = 60.0, 10.0, 10.0, 5.0  # seconds, at scale 1
 LEAST_WAIT, LEAST_ALIVE = 1.0, 0.5  # seconds at any scale: that an answer may take; from one line to the next

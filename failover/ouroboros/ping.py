@@ -16,9 +16,10 @@ from dataclasses import dataclass
 from typing import Any, TypeVar
 
 from failover.errors import PingError, WorkerBusy
-from failover.model import Address, Host, Tip, Worker
+from failover.model import Address, Tip
 from failover.ouroboros.client import Client, Event, TipTold
 from failover.ouroboros.errors import ProtocolError, plain
+from failover.ports import Host, Worker
 
 T = TypeVar("T")
 

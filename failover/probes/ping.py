@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
-from failover.model import Address, Host, Tip
+from failover.model import Address, Tip
 from failover.ouroboros.ping import Resolver, ping
+from failover.ports import Host
 
 LINGER = 0.1  # seconds before closing: a FIN that overtakes our Done messages is an error in the node's log
 
 
 class NodePing:
-    """PingPort (failover/model.py). Names are looked up in threads that are kept for as long as this lives."""
+    """PingPort (failover/ports.py). Names are looked up in threads that are kept for as long as this lives."""
 
     def __init__(self, host: Host) -> None:
         self._host = host

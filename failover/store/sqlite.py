@@ -48,7 +48,7 @@ OPEN_STATES = (RequestState.PENDING.value, RequestState.ACCEPTED.value)
 
 
 class SqliteStore:
-    """Store (failover/model.py) in one SQLite file.
+    """Store (failover/ports.py) in one SQLite file.
 
     ``folder``: made (0700) if missing, like the file in it (0600). ``pool``: the name that the file was made for.
     ``boot``: this boot's id, as in every Instant given to ``acquire``. ``holder``: for whom commits are made; learned

@@ -24,10 +24,10 @@ from failover.model import (
     Phase,
     Request,
     RequestState,
-    Store,
     Taint,
     Verb,
 )
+from failover.ports import Store
 from failover.store.sqlite import SqliteStore
 
 T0 = Instant("boot-1", 1_000.0, 1_790_000_000.0)

@@ -19,7 +19,8 @@ from failover.errors import ConfigError, GateError, GateRefused, GateTimeout, Ga
 from failover.gates.haproxy import proxy_port
 from failover.host import RealHost
 from failover.lab.haproxy import Style, WayIn, free_ports, installed
-from failover.model import Address, Admin, Proxy, ProxyPort, StepKind
+from failover.model import Address, Admin, Proxy, StepKind
+from failover.ports import ProxyPort
 
 BARE = Proxy("proxy-1", "producers", {"main": "main", "backup": "backup"})
 

@@ -12,7 +12,8 @@ from haproxy_world import ANSWER, WAYS, World, close, open_, until, world
 
 from failover.errors import GateRefused, GateTimeout, GateUnreachable
 from failover.lab.haproxy import WayIn
-from failover.model import Admin, Check, ProxyPort, StepKind
+from failover.model import Admin, Check, StepKind
+from failover.ports import ProxyPort
 
 pytestmark = pytest.mark.parametrize("way", WAYS)
 

@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 
 from failover.errors import WorkerBusy
-from failover.model import Host
+from failover.ports import Host
 from failover.simulator.host import UTC0, VirtualHost, draw, fraction
 from failover.simulator.loop import VirtualLoop
 

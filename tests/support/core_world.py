@@ -21,7 +21,6 @@ from failover.model import (
     Event,
     Ping,
     Pool,
-    ProxyPort,
     ProxyReading,
     Request,
     ServerView,
@@ -29,6 +28,7 @@ from failover.model import (
     Tip,
     Verb,
 )
+from failover.ports import ProxyPort
 from failover.simulator.host import UTC0, VirtualHost, draw, fraction
 from failover.simulator.loop import VirtualLoop
 from failover.store.sqlite import SqliteStore

@@ -15,9 +15,10 @@ import pytest
 from failover.gates.haproxy import proxy_port
 from failover.host import RealHost
 from failover.lab.haproxy import LabConfig, LabProxy, Style, WayIn, installed
-from failover.model import Address, ProxyPort, ProxyReading, StepKind, Tip
+from failover.model import Address, ProxyReading, StepKind, Tip
 from failover.ouroboros.errors import ProtocolError
 from failover.ouroboros.server import Server
+from failover.ports import ProxyPort
 
 MAGIC = 42
 WAIT = 15.0  # seconds, an upper bound for everything that HAProxy does by itself

@@ -18,7 +18,7 @@ import pytest
 
 from failover.errors import FailoverError
 from failover.host import RealHost
-from failover.model import Host
+from failover.ports import Host
 from failover.simulator.loop import VirtualLoop
 
 
