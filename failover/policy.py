@@ -386,7 +386,11 @@ def _heir(s: Situation, active: str) -> tuple[str | None, Cause, str]:
     others = s.pool.others(active)
     target = s.first(others, fit=True) or s.first(others, fit=False)
     if target is None:
-        return None, Cause.FORCED, f"{active} is down, and no other producer is up, unbarred and visible to a proxy"
+        return (
+            None,
+            Cause.FORCED,
+            f"{active} is down, and no other producer is up, uncordoned, unbarred and visible to a proxy",
+        )
     return target, Cause.FORCED, ""
 
 
@@ -480,7 +484,7 @@ def _unwelcome(s: Situation, request: Request, name: str) -> str | None:
         lack = "no reference answers just now: our own network may be at fault; --force overrides"
     if lack is None:
         lack = s.unfenceable(name, Care.VOLUNTARY, within=2 * s.pool.lease.action_timeout)
-        if lack is not None:
+        if lack is not None and s.silent():
             lack = f"{lack}; --force passes over gates that were silent for {s.pool.policy.fail_over_after:g} s"
     return lack
 

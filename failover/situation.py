@@ -273,7 +273,8 @@ class Situation:
     def _silent_gate(self, track: ProxyTrack, gate: Gate, care: Care) -> str | None:
         if self._last_seen_shut(track, gate, care) or self._accepted(gate, care):
             return None
-        silence = f"{gate.proxy} does not answer"
+        wrong = track.error is not None and track.error.startswith("its server")
+        silence = f"{gate.proxy}: {track.error}" if wrong else f"{gate.proxy} does not answer"
         if care is Care.VOLUNTARY or (self._strict and care is not Care.BY_FORCE):
             return silence
         if care is not Care.BY_FORCE and not self.down(gate.producer):
@@ -392,6 +393,8 @@ class Situation:
         if a is not None:
             late = "may yet be opened by a late command"
             found.extend(("tainted", str(taint.gate), late, False) for taint in a.tainted)
+            passed = "was passed over while silent: it may still carry traffic"
+            found.extend(("passed-over", str(over.gate), passed, False) for over in a.passed_over)
             if a.phase is Phase.STEADY and a.active is not None:
                 idle = [name for name in self.answering() if name not in self.serving_gates(a.active)]
                 found.extend(

@@ -90,7 +90,9 @@ def tick(
     aged = current
     if held:
         aged = _age(pool, view, current, now, events)
-        aged, requests = _apply_requests(pool, aged, requests, now, events, answers)
+        subject = assignment if assignment is None else aged  # what is only presumed cannot be changed
+        subject, requests = _apply_requests(pool, subject, requests, now, events, answers)
+        aged = subject or aged
     s = Situation(pool, view, aged, now)
     moves = tuple(r for r in requests if r.verb in (Verb.SWITCHOVER, Verb.ADOPT))
     decision = policy.decide(Asked(s, moves, held, observing))
@@ -347,8 +349,9 @@ def _say(
     if split:
         gates = [d for d in drift if d.split_brain]
         alerts[" ".join(["split-brain", *(d.where for d in gates)])] = "; ".join(f"{d.where}: {d.what}" for d in gates)
+    again = split and memory.split_since is None and not any(s.contested(p) for p in s.view.proxies)
     for name, words in alerts.items():
-        new = name not in said
+        new = name not in said or (again and name.startswith("split-brain"))
         said[name] = now
         if new:
             events.append(Event(EventKind.ALERT, now, words, generation, None, {"alert": name}))
@@ -407,6 +410,11 @@ def _say_drift(
     return memory.split_since
 
 
+def _free(lack: str) -> str:
+    """What a move waits for when its time has come."""
+    return f"the way to be free: {lack}" if lack else "the next tick"
+
+
 def next_actions(s: Situation, lacked: Mapping[int, str]) -> tuple[NextAction, ...]:
     """The automatic moves that are coming, nearest first; ``lacked`` says what a rule waits for besides time."""
     a = s.a
@@ -417,15 +425,19 @@ def next_actions(s: Situation, lacked: Mapping[int, str]) -> tuple[NextAction, .
     patience = s.pool.policy.fail_over_after
     if s.health(active).value == "down":
         left = health.patience_left(track, s.now, patience)
-        found.append(NextAction("failover", left, f"{active} to stay down" if left > 0 else lacked.get(9, "")))
+        found.append(NextAction("failover", left, f"{active} to stay down" if left > 0 else _free(lacked.get(9, ""))))
     elif s.fit(active) is False:
         left = max(0.0, patience - health.unfit_for(track, s.now))
-        found.append(NextAction("leave-unfit", left, f"{active} to stay unfit" if left > 0 else lacked.get(10, "")))
+        found.append(
+            NextAction("leave-unfit", left, f"{active} to stay unfit" if left > 0 else _free(lacked.get(10, "")))
+        )
     preferred = s.pool.preferred
     blocked = s.pinned(active) or s.held(preferred, "cordoned") or s.held(preferred, "barred")
     if active != preferred and s.fit(preferred) is True and s.pool.policy.fail_back == "auto" and not blocked:
         left = max(0.0, policy.fail_back_wait(s) - health.fit_for(s.view.tracks[preferred], s.now))
-        found.append(NextAction("failback", left, f"{preferred} to stay fit" if left > 0 else lacked.get(12, "")))
+        found.append(
+            NextAction("failback", left, f"{preferred} to stay fit" if left > 0 else _free(lacked.get(12, "")))
+        )
     return tuple(sorted(found, key=lambda n: n.seconds))
 
 

@@ -136,7 +136,9 @@ def _request(wish: Wish, id_: str, now: Instant, generation: int | None) -> Requ
 def _wait(pool: Pool, store: SqliteStore, request: Request, seconds: float, clock: Callable[[], Instant]) -> Answer:
     """The last word on the request, or the present one when ``seconds`` are over; tells the journal meanwhile."""
     pause, seen = threading.Event(), 0
-    for turn in range(max(1, int(seconds / POLL))):
+    began, turn = clock(), 0
+    while clock().since(began) < seconds:
+        turn += 1
         answer = store.answer(request.id)
         for entry in store.history(after=seen, since_utc=request.at.utc, limit=ROWS):
             seen = entry.id
@@ -146,7 +148,7 @@ def _wait(pool: Pool, store: SqliteStore, request: Request, seconds: float, cloc
             return answer
         if answer is not None and answer.state is RequestState.PENDING and clock().since(request.expires) > LATE:
             return Answer(request.id, RequestState.EXPIRED, "no daemon took it up within its time: it will not be run")
-        if answer is not None and answer.state is RequestState.PENDING and turn % LOOKS == LOOKS - 1:
+        if answer is not None and answer.state is RequestState.PENDING and turn % LOOKS == 0:
             trouble = (fetch(pool) or {}).get("store_error")
             if trouble:  # it cannot even write its refusal
                 return Answer(request.id, RequestState.PENDING, f"its state folder: {trouble}")

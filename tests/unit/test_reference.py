@@ -23,6 +23,7 @@ from failover.cli.ping import Outcome, document
 from failover.config import scalars
 from failover.config.parts import RESERVED
 from failover.errors import PingError
+from failover.handover import TRANSITIONS
 from failover.metrics import PREFIX, Metrics
 from failover.model import Address, Admin, Cause, Event, EventKind, JournalEntry, Tip, Verb
 from failover.ouroboros.ping import PingResult
@@ -291,6 +292,15 @@ def test_every_expression_asks_for_series_that_there_are() -> None:
 
 def test_every_event_of_the_journal_has_a_row() -> None:
     assert list(rows(chapter("## 5. The journal's events"))) == [kind.value for kind in EventKind]
+
+
+def test_every_alert_of_the_code_is_said() -> None:
+    sources = "".join(file.read_text() for file in sorted((ROOT / "failover").rglob("*.py")))
+    said = codes(chapter("## 5. The journal's events"))
+    fixed = set(re.findall(r'\balert\("([\w-]+)"', sources)) | set(re.findall(r'"alert": "([\w-]+)"', sources))
+    assert {"no-majority", "room", "config", "store"} <= fixed
+    quiet = {"decided", "served", "by-hand"}  # ordinary ends and beginnings, of which nobody need be told
+    assert fixed | {move.name for move in TRANSITIONS} - quiet <= said
 
 
 def test_every_cause_is_said() -> None:

@@ -430,7 +430,7 @@ def test_a_cordoned_producer_is_never_a_target_even_when_nobody_else_is_left() -
         {50: lambda: w.ask(Verb.CORDON, "backup"), 100: lambda: setattr(w.nodes["main"], "up", False)},
     )
     assert w.handovers() == []
-    assert "no other producer is up" in dict(w.outcomes[-1].decision.lacked)[9]
+    assert "no other producer is up, uncordoned" in dict(w.outcomes[-1].decision.lacked)[9]
 
 
 def test_a_released_pool_refuses_a_switchover_and_takes_an_adoption() -> None:
