@@ -25,7 +25,7 @@ from .tick import Outcome
 PREFIX = "cardano_failover"
 STAGES = ("dns", "connect", "handshake", "keep-alive", "tip")
 RESULTS = ("sent", "overtaken", "unknown", "unreachable", "refused")
-DRIFTS = ("split-brain", "proxy-silent", "another-hand", "reloaded", "tainted", "not-serving")
+DRIFTS = ("split-brain", "proxy-silent", "another-hand", "reloaded", "tainted", "not-serving", "passed-over")
 PING_BUCKETS = (0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0)
 HANDOVER_BUCKETS = (0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 20.0, 30.0, 60.0, 120.0, 300.0)
 TICK_BUCKETS = (0.0001, 0.00025, 0.0005, 0.001, 0.0025, 0.005, 0.01, 0.05, 0.25, 1.0)
