@@ -78,13 +78,17 @@ def begin(
     requested_by: str | None = None,
     request: str | None = None,
     by_force: bool = False,
+    redirected: bool = False,
 ) -> Assignment:
-    """The assignment that fences everyone but ``target``; its generation is one higher."""
+    """The assignment that fences everyone but ``target``; its generation is one higher.
+
+    A handover that is only ``redirected`` is the same failover still, and does not count anew for damping.
+    """
     a = s.a
     if a is None:
         raise ValueError("a handover needs an assignment to begin from")
     failovers = tuple(f for f in a.failovers if s.now.since(f) <= DAY)
-    if cause in (Cause.FORCED, Cause.UNFIT):
+    if cause in (Cause.FORCED, Cause.UNFIT) and not redirected:
         failovers = (*failovers, s.now)[-FAILOVERS:]
     return replace(
         a,
@@ -174,7 +178,7 @@ def _fencing(s: Situation, a: Assignment, target: str) -> Progress:
     elif old is not None and old != target and s.up(old):
         reason = f"{lacks[0]}; not fenced within {budget:g} s and {old} is up: back to {old}"
         return _redirect(s, a, old, Cause.TAKEN_BACK, "taken-back", reason, bar_target=True)
-    if not a.forced_by_hand and a.cause is not Cause.TAKEN_BACK:
+    if not a.forced_by_hand and (a.cause is not Cause.TAKEN_BACK or s.down(target)):
         rescue = _rescue(s, a, target)
         if rescue is not None:
             return rescue
@@ -229,7 +233,9 @@ def _promoting(s: Situation, a: Assignment, target: str) -> Progress:
             reason += f"; {', '.join(waiting)} not yet"
         return Progress("served", reason, settle(s, a, target))
     gone = s.down(target) if a.forced_by_hand else s.down(target) or s.health(target).value == "down"
+    alert = None
     if gone or (not serving and spent >= SERVE_BUDGET):
+        alert = f"no gate serves {target}, and nobody else can take over safely"
         moved = _unserved(s, a, target, gone)
         if moved is not None:
             return moved
@@ -238,26 +244,26 @@ def _promoting(s: Situation, a: Assignment, target: str) -> Progress:
     steps = close_steps(s, target)
     lacks = s.unfenced(target, care_of(a))
     if lacks:
-        return Progress(None, f"promoting {target}: {lacks[0]}", steps=steps)
-    return Progress(
-        None, f"promoting {target}: waiting for {', '.join(waiting) or 'a proxy'}", steps=steps + open_steps(s, target)
-    )
+        return Progress(None, f"promoting {target}: {lacks[0]}", steps=steps, alert=alert)
+    words = f"promoting {target}: waiting for {', '.join(waiting) or 'a proxy'}"
+    return Progress(None, words, steps=steps + open_steps(s, target), alert=alert)
 
 
 def _unserved(s: Situation, a: Assignment, target: str, gone: bool) -> Progress | None:
     others = s.pool.others(target)
-    heir = s.first(others, fit=True) or s.first(others, fit=False)
+    fenceable = tuple(p for p in others if s.unfenceable(p, Care.RETURN) is None)
+    heir = s.first(fenceable, fit=True) or s.first(fenceable, fit=False)
     if heir is None:
         return None
     why = f"{target} is down" if gone else f"no gate serves {target} after {SERVE_BUDGET:g} s"
-    return _redirect(s, a, heir, Cause.FORCED, "unserved", f"{why}: on to {heir}", bar_target=True)
+    return _redirect(s, a, heir, Cause.TAKEN_BACK, "unserved", f"{why}: on to {heir}", bar_target=True)
 
 
 def _redirect(
     s: Situation, a: Assignment, to: str, cause: Cause, name: str, reason: str, *, bar_target: bool = False
 ) -> Progress:
     """Fence towards another producer, in a generation of its own."""
-    moved = begin(s, to, cause, reason, request=a.request)
+    moved = begin(s, to, cause, reason, request=a.request, redirected=True)
     if bar_target and a.target is not None:
         moved = bar(moved, a.target, s.now.after(s.pool.policy.fail_back_after), reason)
     if cause is Cause.TAKEN_BACK or a.cause is Cause.BY_HAND:  # the pin of a switchover that did not succeed

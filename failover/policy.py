@@ -193,17 +193,20 @@ def down(q: Asked) -> Verdict | str:
         )
         s.alert("no-majority", f"{reason}: no failover")
         return reason
-    target, cause, lack = _heir(s, active)
+    heirs, cause, lack = _heirs(s, active)
+    lacks = {heir: _cannot_start(s, heir, Care.FORCED) for heir in heirs}
+    target = next((heir for heir in heirs if lacks[heir] is None), None)
     if target is None:
+        for heir in heirs:
+            lack = f"{active} is down, but {heir} cannot take over: {lacks[heir]}"
+        if cause is not None:
+            s.alert("nobody-takes-over", lack)
         return lack
-    starting = _cannot_start(s, target, Care.FORCED)
-    if starting is not None:
-        return f"{active} is down, but {target} cannot take over: {starting}"
     seconds = health.down_for(s.view.tracks[active], s.now)
     reason = f"{active} is down for {seconds:.0f} s ({votes.agree} of {votes.counted} agree): {target} takes over"
     if cause is Cause.AT_ONCE:
         reason = f"{active} is down and {target}, the preferred one, is fit: back at once"
-    return Verdict("failover", reason, handover.begin(s, target, cause, reason))
+    return Verdict("failover", reason, handover.begin(s, target, cause or Cause.FORCED, reason), alert=reason)
 
 
 def unfit(q: Asked) -> Verdict | str:
@@ -374,24 +377,18 @@ def _voluntary(s: Situation, target: str | None, cause: Cause, why: str) -> Verd
     return Verdict(cause.value, reason, handover.begin(s, target, cause, reason))
 
 
-def _heir(s: Situation, active: str) -> tuple[str | None, Cause, str]:
-    """Who takes over from an active that is down, and why now; or what is waited for."""
+def _heirs(s: Situation, active: str) -> tuple[tuple[str, ...], Cause | None, str]:
+    """Who may take over from an active that is down, best first, and why now; without a cause: what is waited for."""
     preferred = s.pool.preferred
     if preferred != active and not s.pinned(active) and s.first((preferred,), fit=True) is not None:
-        return preferred, Cause.AT_ONCE, ""
+        return (preferred,), Cause.AT_ONCE, ""
     left = health.patience_left(s.view.tracks[active], s.now, s.pool.policy.fail_over_after)
     if left > 0:
         s.wake_in(left)
-        return None, Cause.FORCED, f"{active} is down; patience for another {left:.0f} s"
-    others = s.pool.others(active)
-    target = s.first(others, fit=True) or s.first(others, fit=False)
-    if target is None:
-        return (
-            None,
-            Cause.FORCED,
-            f"{active} is down, and no other producer is up, uncordoned, unbarred and visible to a proxy",
-        )
-    return target, Cause.FORCED, ""
+        return (), None, f"{active} is down; patience for another {left:.0f} s"
+    heirs = s.heirs(s.pool.others(active))
+    lack = f"{active} is down, and no other producer is up, uncordoned, unbarred and visible to a proxy"
+    return heirs, Cause.FORCED, lack
 
 
 def _may_close(s: Situation, active: str, step: Step) -> bool:

@@ -156,6 +156,25 @@ class Situation:
                 return name
         return None
 
+    def heirs(self, candidates: tuple[str, ...]) -> tuple[str, ...]:
+        """Who could take over by force, best first: fit, else only up, else barred for a while already."""
+        able = [n for n in candidates if not self.held(n, "cordoned") and self.unservable(n, voluntary=False) is None]
+        free = [n for n in able if not self.held(n, "barred")]
+        fit = [n for n in free if self._fit[n] is True]
+        up = [n for n in free if self.up(n) and n not in fit]
+        last = [n for n in able if self.up(n) and n not in free and self._bar_is_old(n)]
+        return (*fit, *up, *last)
+
+    def _bar_is_old(self, producer: str) -> bool:
+        """Whether a bar has stood for fail_over_after: then a barred producer is better than nobody."""
+        policy = self.pool.policy
+        for held in () if self.a is None else self.a.barred:
+            if held.producer == producer and held.until is not None:
+                left = held.until.since(self.now) - max(0.0, policy.fail_back_after - policy.fail_over_after)
+                self.wake_in(left)
+                return left <= 0
+        return True
+
     # ------------------------------------------------------------ gates
 
     def server(self, proxy: str, producer: str) -> ServerView | None:

@@ -172,7 +172,9 @@ def page(answer: Callable[[socket.socket], None]) -> Iterator[str]:
             thread.join()
 
 
-HTML = b"HTTP/1.1 200 OK\r\nContent-Type: text/html\r\nContent-Length: 28\r\n\r\n<html><h1>Welcome</h1></html>"
+WELCOME = b"<html><h1>Welcome</h1></html>"
+HEAD = b"HTTP/1.1 200 OK\r\nConnection: close\r\nContent-Type: text/html\r\nContent-Length: %d\r\n\r\n"
+HTML = HEAD % len(WELCOME) + WELCOME
 
 
 def dribble(connection: socket.socket) -> None:

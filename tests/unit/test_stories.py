@@ -357,6 +357,71 @@ def test_main_dies_and_somebody_opens_backup_in_one_proxy() -> None:
     assert (w.none, w.two) == (about(50), 0)
 
 
+def test_a_promotion_that_is_not_served_goes_back_only_to_somebody_who_can_be_fenced_in() -> None:
+    w = World(make_pool())
+
+    def site_loss() -> None:
+        w.nodes["main"].up = False
+        w.doors["p2"].answers = w.doors["p2"].carries = False
+
+    def promoting_is_blind() -> None:
+        if w.assignment is not None and w.assignment.phase is Phase.PROMOTING:
+            w.doors["p1"].blind_to = {"backup"}
+
+    turns: dict[float, Callable[[], object]] = {float(t): promoting_is_blind for t in range(300, 600, 10)}
+    turns[100] = site_loss
+    turns[700] = lambda: setattr(w.nodes["main"], "up", True)
+    w.run(4000, turns)
+    assert w.handovers() == [("forced", "backup"), ("taken-back", "main")]
+    steady(w, "main")
+    assert w.admitted() == {"main"}
+
+
+def test_of_three_producers_the_one_that_can_be_fenced_in_takes_over() -> None:
+    w = World(make_pool(producers=("main", "b1", "b2")))
+
+    def p2_goes_silent_with_b2_open() -> None:
+        w.doors["p2"].answers = w.doors["p2"].carries = False
+
+    w.run(
+        2000,
+        {
+            100: lambda: setattr(w.nodes["main"], "up", False),
+            110: lambda: w.set("p2", b2=READY),
+            120: p2_goes_silent_with_b2_open,
+        },
+    )
+    assert w.handovers() == [("forced", "b2")]
+    steady(w, "b2")
+
+
+def test_when_nobody_can_take_over_somebody_is_told() -> None:
+    w = World(make_pool())
+
+    def both_die() -> None:
+        for node in w.nodes.values():
+            node.up = False
+
+    w.run(1000, {100: both_die})
+    assert w.handovers() == []
+    assert any("no other producer is up" in alert for alert in w.alerts)
+
+
+def test_a_failed_switchover_does_not_stand_in_the_way_of_a_failover() -> None:
+    w = World(make_pool())
+    w.run(
+        1500,
+        {
+            100: lambda: w.ask(Verb.SWITCHOVER, "backup"),
+            110: lambda: setattr(w.doors["p1"], "answers", False),
+            150: lambda: setattr(w.doors["p1"], "answers", True),
+            200: lambda: setattr(w.nodes["main"], "up", False),
+        },
+    )
+    steady(w, "backup")
+    assert w.none <= 360
+
+
 def test_no_failback_while_a_reload_may_hide_sessions() -> None:
     w = backup_active(World(make_pool(hard_stop_after=600.0)))
     w.run(1770)
