@@ -193,12 +193,8 @@ def _fenced(s: Situation, a: Assignment, target: str) -> Progress:
         names = ", ".join(str(p.gate) for p in passed)
         reason = f"{reason}, passing over {names}, which could not be asked"
         alert = f"{names} passed over: if it still carries traffic, two producers are reachable"
-    promoted = replace(a, phase=Phase.PROMOTING, active=target, since=s.now, passed_over=passed[: _most_passed(s)])
+    promoted = replace(a, phase=Phase.PROMOTING, active=target, since=s.now, passed_over=passed)
     return Progress("fenced", reason, promoted, alert=alert)
-
-
-def _most_passed(s: Situation) -> int:
-    return len(s.pool.proxies) * len(s.pool.producers)
 
 
 def _rescue(s: Situation, a: Assignment, target: str) -> Progress | None:

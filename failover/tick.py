@@ -17,7 +17,6 @@ from .model import (
     Drift,
     Event,
     EventKind,
-    Gate,
     Held,
     Instant,
     Phase,
@@ -439,6 +438,3 @@ def next_actions(s: Situation, lacked: Mapping[int, str]) -> tuple[NextAction, .
             NextAction("failback", left, f"{preferred} to stay fit" if left > 0 else _free(lacked.get(12, "")))
         )
     return tuple(sorted(found, key=lambda n: n.seconds))
-
-
-__all__ = ["Gate", "Memory", "NextAction", "Outcome", "next_actions", "tick"]
