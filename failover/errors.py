@@ -7,6 +7,12 @@ FailoverError                 anything this program raises on purpose; str() is 
 │   ├── GateUnreachable       no connection, or none that answered: nothing was sent, so nothing can happen later
 │   ├── GateTimeout           a command was sent and no answer came: it may still take effect later
 │   └── GateRefused           an answer came, and it was no (wrong password, not admin, unknown server)
+├── RecordError               a DNS record's provider answered no, or not at all
+│   ├── RecordUnreachable     no connection, or no answer to a reading: nothing was changed, nothing can happen later
+│   ├── RecordTimeout         a change was sent and no answer came: it may still take effect later
+│   ├── RecordRefused         an answer came, and it was no: permission, credentials, clock, an unknown zone
+│   ├── RecordThrottled       not now: asked too often, or an earlier change of the zone is not finished
+│   └── RecordConflict        somebody else changed it since it was read: read again
 ├── StoreError                the state folder
 │   ├── StoreConflict         somebody else wrote first: read again
 │   ├── StoreFull             no room: no new handover starts
@@ -30,11 +36,15 @@ class ConfigError(FailoverError):
 
 
 class PingError(FailoverError):
-    """A node-to-node ping failed. ``stage`` is one of dns, connect, handshake, keep-alive, tip."""
+    """A node-to-node ping failed. ``stage`` is one of dns, connect, handshake, keep-alive, tip.
 
-    def __init__(self, message: str, stage: str, mend: str = "") -> None:
+    ``refused``: every address refused the connection, so no process listens there.
+    """
+
+    def __init__(self, message: str, stage: str, mend: str = "", *, refused: bool = False) -> None:
         super().__init__(message, mend)
         self.stage = stage
+        self.refused = refused
 
 
 class GateError(FailoverError):
@@ -51,6 +61,30 @@ class GateTimeout(GateError):
 
 class GateRefused(GateError):
     """The gate's management answered, and the answer was no."""
+
+
+class RecordError(FailoverError):
+    """A DNS record could not be read or changed at its provider."""
+
+
+class RecordUnreachable(RecordError):
+    """The provider could not be asked; nothing was changed and nothing can change later."""
+
+
+class RecordTimeout(RecordError):
+    """A change was sent and not answered in time: it may still take effect."""
+
+
+class RecordRefused(RecordError):
+    """The provider answered, and the answer was no."""
+
+
+class RecordThrottled(RecordError):
+    """The provider wants to be asked later; nothing was changed."""
+
+
+class RecordConflict(RecordError):
+    """The name no longer holds what was expected; nothing was changed."""
 
 
 class StoreError(FailoverError):

@@ -85,6 +85,90 @@ class Proxy:
     hard_stop_after: float | None = None  # seconds; bounds what a reload can hide; None: unknown
 
 
+class RecordType(StrEnum):
+    """The kinds of DNS records that can point at a producer."""
+
+    A = "A"
+    AAAA = "AAAA"
+    CNAME = "CNAME"
+
+
+@dataclass(frozen=True, slots=True)
+class RRset:
+    """What a name holds of one type: all values (canonical text, sorted; names absolute and lower case) and their TTL.
+
+    ``ttl`` is in seconds.
+    """
+
+    type: RecordType
+    values: tuple[str, ...]
+    ttl: int
+
+    def __str__(self) -> str:
+        return f"{self.type.value} {', '.join(self.values)} (TTL {self.ttl})"
+
+
+@dataclass(frozen=True, slots=True)
+class Route53Zone:
+    """A hosted zone of Amazon Route 53. Credentials come from where the AWS tools look for them."""
+
+    zone: str  # the hosted zone's id, without /hostedzone/
+    profile: str | None = None  # of the AWS configuration; None: the default one
+    endpoint_url: str | None = None  # another endpoint than Amazon's
+
+
+@dataclass(frozen=True, slots=True)
+class Rfc2136Zone:
+    """A zone whose primary server takes dynamic updates signed with TSIG."""
+
+    server: Address
+    zone: str  # absolute, lower case: example.com.
+    key_name: str  # absolute, lower case
+    key: str = field(repr=False)  # the secret, base64
+    algorithm: str = "hmac-sha256"
+
+
+@dataclass(frozen=True, slots=True)
+class Record:
+    """One DNS record that points at the active producer. A signpost: it shuts nobody out.
+
+    ``label`` is how commands, metrics and the journal call it: the name, and behind it the type where a second
+    record has the same name. ``targets`` has one address, or one absolute name (a CNAME's), for each producer.
+    """
+
+    name: str  # absolute, lower case: bp.example.com.
+    label: str
+    targets: Mapping[str, str]
+    provider: Route53Zone | Rfc2136Zone
+    ttl: int = 60
+    resolvers: tuple[Address, ...] = ()  # verify at these, and not at authoritative servers
+    servers: tuple[Address, ...] = ()  # the authoritative servers; empty: found through DNS
+
+    @property
+    def types(self) -> frozenset[RecordType]:
+        """The types that this record has for one producer or another."""
+        return frozenset(record_type(target) for target in self.targets.values())
+
+    def wanted(self, producer: str) -> RRset:
+        """What the name is to hold when ``producer`` is active."""
+        target = self.targets[producer]
+        return RRset(record_type(target), (target,), self.ttl)
+
+    def points_to(self, rrset: RRset | None) -> str | None:
+        """The producer that these values point to alone, or None."""
+        if rrset is None:
+            return None
+        found = [n for n, t in self.targets.items() if rrset.values == (t,) and record_type(t) is rrset.type]
+        return found[0] if len(found) == 1 else None
+
+
+def record_type(target: str) -> RecordType:
+    """The type of record that holds ``target``: an IPv4 address, an IPv6 address, or a name."""
+    if ":" in target:
+        return RecordType.AAAA
+    return RecordType.A if target.rpartition(".")[2].isdigit() else RecordType.CNAME
+
+
 @dataclass(frozen=True, slots=True)
 class HealthSettings:
     """How producers are pinged and judged; seconds, counts and slots."""
@@ -108,7 +192,7 @@ class PolicySettings:
 
 @dataclass(frozen=True, slots=True)
 class FenceSettings:
-    """What confirms that a producer is shut out: ``reachable`` or ``confirmed`` (see the design, Fencing)."""
+    """What confirms that a producer is shut out: ``reachable``, ``confirmed``, or ``none`` where there is no gate."""
 
     require: str = "reachable"
     proxies_are_only_path: bool = False
@@ -134,6 +218,7 @@ class Pool:
     producers: tuple[Producer, ...]
     proxies: tuple[Proxy, ...]
     references: tuple[Address, ...] = ()
+    records: tuple[Record, ...] = ()
     mode: str = "act"  # or "observe"
     state: Path = Path("/var/lib/failover")
     listen: Address = Address("127.0.0.1", 9465)
@@ -151,6 +236,11 @@ class Pool:
     def preferred(self) -> str:
         """The name of the first producer."""
         return self.producers[0].name
+
+    @property
+    def gateless(self) -> bool:
+        """Whether nothing can shut a producer out: there are records only (``fence.require: none``)."""
+        return self.fence.require == "none"
 
     def others(self, name: str | None) -> tuple[str, ...]:
         """Every producer's name but this one, in order of preference."""
@@ -180,6 +270,7 @@ class Ping:
     seconds: float | None = None  # of the whole ping
     stage: str | None = None  # where it failed: dns connect handshake keep-alive tip
     error: str | None = None
+    refused: bool = False  # no process listens there: whatever was connected to it is not any more
 
 
 class Check(StrEnum):
@@ -234,6 +325,39 @@ class ProxyReading:
     total: int = 0
     stopping: bool = False
     version: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class RecordReading:
+    """What a record's provider holds at its name, of the record's types; None: nothing.
+
+    ``unownable`` says in words why the name must not be changed by us: an alias, a weighted set, another type.
+    """
+
+    rrset: RRset | None
+    unownable: str | None = None
+
+
+class Fault(StrEnum):
+    """What is wrong with a DNS server's answer, besides what it says."""
+
+    SILENT = "silent"  # no answer, or none that could be read
+    LAME = "lame"  # an answer without authority, or a refusal, where there should be authority
+
+
+@dataclass(frozen=True, slots=True)
+class DnsAnswer:
+    """What one DNS server says of a record's name. ``rrset`` is None where it says that there is none, or at a fault.
+
+    A resolver's ``ttl`` in it is what remains. ``negative_ttl`` (seconds) is for how long "there is none" may be kept.
+    """
+
+    server: str
+    authoritative: bool  # asked as an authoritative server, not as a resolver
+    rrset: RRset | None = None
+    fault: Fault | None = None
+    error: str | None = None
+    negative_ttl: int | None = None
 
 
 # ---------------------------------------------------------------- what is stored
@@ -300,6 +424,17 @@ class PassedOver:
 
 
 @dataclass(frozen=True, slots=True)
+class Exposed:
+    """A producer that relays may still be connected to, since the role left it and nothing could shut it out.
+
+    It ends when its node is seen gone (its port refuses): that ended every session.
+    """
+
+    producer: str
+    since: Instant
+
+
+@dataclass(frozen=True, slots=True)
 class Held:
     """A restriction on a producer, or on the pool, that ends by itself when ``until`` is set."""
 
@@ -339,6 +474,7 @@ class Assignment:
     seen: tuple[str, ...] = ()
     failovers: tuple[Instant, ...] = ()  # automatic failovers of the last 24 h, oldest first, at most 8
     request: str | None = None  # id of the request that this handover carries out
+    exposed: tuple[Exposed, ...] = ()  # of pools without any gate
 
 
 @dataclass(frozen=True, slots=True)
@@ -460,9 +596,38 @@ class Step:
     reason: str
 
 
+POINT = "point"  # what the journal and the metrics call a change of a record, beside the kinds of steps
+
+
+@dataclass(frozen=True, slots=True)
+class Change:
+    """A compare-and-swap of what a name holds: ``wanted`` in place of ``expected`` (None: nothing), or not at all."""
+
+    expected: RRset | None
+    wanted: RRset
+
+
+@dataclass(frozen=True, slots=True)
+class Pointing:
+    """One change of one record, so that it points at ``producer``. Refused by its edge as an old step is."""
+
+    record: str  # its label
+    producer: str
+    change: Change
+    generation: int
+    term: int
+    reason: str
+
+    def __str__(self) -> str:
+        return f"{POINT} {self.record} to {self.producer}"
+
+
 @dataclass(frozen=True, slots=True)
 class Drift:
-    """Something observed that differs from what the assignment says. ``where`` is a gate, a proxy or a producer."""
+    """Something observed that differs from what the assignment says.
+
+    ``where`` is a gate, a proxy, a producer or a record.
+    """
 
     kind: str
     where: str

@@ -9,12 +9,15 @@ from typing import Any, Protocol, TypeVar
 from .model import (
     Address,
     Answer,
+    Change,
     Commit,
+    DnsAnswer,
     Event,
     Instant,
     JournalEntry,
     Lease,
     ProxyReading,
+    RecordReading,
     Request,
     StepKind,
     Stored,
@@ -87,6 +90,47 @@ class ProxyPort(Protocol):
 
     async def close(self) -> None:
         """Let go of connections and threads."""
+        ...
+
+
+class RecordPort(Protocol):
+    """One record at its provider. Every call ends within the timeout that it is given, or raises."""
+
+    async def read(self, timeout: float) -> RecordReading:
+        """What the provider holds now. Raises RecordUnreachable, RecordRefused, RecordThrottled."""
+        ...
+
+    async def change(self, change: Change, timeout: float, still_valid: Callable[[], bool]) -> str | None:
+        """Swap what the name holds, if it still holds what is expected; else nothing is changed.
+
+        Returns an id to ask ``settled`` about, empty where the provider has no such thing (then it is settled).
+        ``still_valid`` is asked immediately before sending; when it says no, nothing is sent and None is returned.
+        Raises RecordConflict, RecordRefused, RecordThrottled, RecordUnreachable (all without effect), and
+        RecordTimeout (unknown effect). Never sends twice.
+        """
+        ...
+
+    async def settled(self, change_id: str, timeout: float) -> bool:
+        """Whether the change has reached all of the provider's servers (Route 53: INSYNC). Raises as ``read``."""
+        ...
+
+    async def close(self) -> None:
+        """Let go of connections and threads."""
+        ...
+
+
+class VerifyPort(Protocol):
+    """What the world is told of one record: its authoritative servers, or the resolvers that the file names."""
+
+    async def look(self, timeout: float) -> tuple[DnsAnswer, ...]:
+        """Every server's answer, those that fail among them; never raises for a server. In a steady order.
+
+        Raises RecordUnreachable when the servers themselves cannot be found.
+        """
+        ...
+
+    async def close(self) -> None:
+        """Let go of sockets and threads."""
         ...
 
 

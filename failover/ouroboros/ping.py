@@ -461,7 +461,7 @@ def _explain(error: Exception, stage: str, label: str, timeout: float, pending: 
         return PingError(sentence.format(plain(label), timeout) + part, stage, mend)
     if stage == "connect" and isinstance(error, OSError):
         words, mend = _CONNECT_ERRORS.get(error.errno or 0, (f"cannot connect: {error.strerror}", ""))
-        return PingError(f"{label}: {words}", stage, mend)
+        return PingError(f"{label}: {words}", stage, mend, refused=error.errno == errno.ECONNREFUSED)
     hint = "wrong network magic or version?" if stage == "handshake" else "the node restarts, or ended the connection"
     if isinstance(error, EOFError):
         return PingError(f"{label}: connection closed by the peer during the {stage}", stage, hint)
@@ -475,7 +475,8 @@ def _verdict(failures: Sequence[PingError]) -> PingError:
     last = max(failures, key=lambda failure: STAGES.index(failure.stage))
     if len(failures) == 1:
         return last
-    return PingError(f"{last} (and {len(failures) - 1} more of its addresses failed)", last.stage, last.mend)
+    words = f"{last} (and {len(failures) - 1} more of its addresses failed)"
+    return PingError(words, last.stage, last.mend, refused=all(failure.refused for failure in failures))
 
 
 def _us(seconds: float) -> int:
