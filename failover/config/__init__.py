@@ -5,10 +5,13 @@ the file itself it reads only what the file names: passwords, certificates and k
 
 document.py   text -> a tree that knows its lines (ruamel.yaml)
 scalars.py    single values: durations, addresses, names
+dns.py        single values of records
 shape.py      keys and types (pydantic); the JSON Schema
 parts.py      the tree's values by that shape, and pydantic's errors in our words
 rules.py      what must hold between values; warnings
+records.py    the same of records; building them
 secret.py     passwords, certificates, keys
+tsig.py       the text of a key for dynamic updates
 regular.py    reading a regular file of bounded size
 reload.py     whether a running controller may take over a new file
 finding.py    what is said about all of it
@@ -22,7 +25,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from failover.config import regular, rules, secret
+from failover.config import records, regular, rules, secret
 from failover.config.document import MOST_BYTES, Node, read, too_large
 from failover.config.finding import Finding, InvalidConfig, dotted, shown
 from failover.config.parts import Parts, Problem, parts
@@ -77,12 +80,18 @@ def load_text(text: str, name: str = LOCAL, *, environ: Mapping[str, str] = os.e
     root, doubled = read(text, name)
     values = parts(root.plain())
     passwords: dict[int, str] = {}
-    found = [*values.problems, *rules.problems(values), *_files(values, environ, passwords)]
+    zones: records.Zones = {}
+    found = [
+        *values.problems,
+        *rules.problems(values),
+        *_files(values, environ, passwords),
+        *records.zones(values.values.get("records", []), environ, zones),
+    ]
     findings = [*doubled, *(_finding(problem, root, name) for problem in found)]
     if findings:
         raise InvalidConfig(sorted(findings, key=lambda finding: finding.line or 0))
     warned = tuple(_finding(problem, root, name) for problem in rules.warnings(values))
-    return Loaded(_pool(values.values, passwords), warned, Path(name))
+    return Loaded(_pool(values.values, passwords, zones), warned, Path(name))
 
 
 def _text(path: Path) -> str:
@@ -128,7 +137,7 @@ def _finding(problem: Problem, root: Node, file: str) -> Finding:
     return Finding(file, node.line, dotted(place), value, problem.problem, problem.mend)
 
 
-def _pool(values: Mapping[str, Any], passwords: Mapping[int, str]) -> Pool:
+def _pool(values: Mapping[str, Any], passwords: Mapping[int, str], zones: records.Zones) -> Pool:
     network, magic = values["network"]
     names = [producer.name for producer in values["producers"]]
     return Pool(
@@ -138,6 +147,7 @@ def _pool(values: Mapping[str, Any], passwords: Mapping[int, str]) -> Pool:
         producers=tuple(Producer(p.name, p.address, p.site) for p in values["producers"]),
         proxies=tuple(_proxy(proxy, names, passwords.get(i)) for i, proxy in enumerate(values["proxies"])),
         references=tuple(values["references"]),
+        records=records.build(values["records"], names, zones),
         mode=values["mode"],
         state=values["state"],
         listen=values["listen"],

@@ -18,9 +18,9 @@ from ruamel.yaml.error import MarkedYAMLError, YAMLError
 from failover.config.finding import Finding, InvalidConfig, dotted
 
 MOST_BYTES = 1 << 20
-MOST_NODES = 10_000  # a pool of sixteen producers and 64 proxies needs about 2,500
+MOST_NODES = 10_000  # a pool of sixteen producers, 64 proxies and 16 records needs about 4,000
 SOURCE = 300  # characters of a line that are searched for a well-known mistake
-DEEPEST = 10  # the deepest value that means something is at 4
+DEEPEST = 10  # the deepest value that means something is at 5
 
 Location = tuple[str | int, ...]
 Scalar = str | int | float | bool | None

@@ -26,12 +26,14 @@ from failover.config.shape import (
     PolicyPart,
     ProducerPart,
     ProxyPart,
+    RecordPart,
+    Rfc2136Part,
+    Route53Part,
+    VerifyPart,
 )
 
 NOT_SUPPORTED = "not supported by this version"
-RESERVED = (
-    "records", "relays", "agents", "metrics", "schedule", "store", "alerts", "dead_man", "quiet", "companions",
-)  # fmt: skip
+RESERVED = ("relays", "agents", "metrics", "schedule", "store", "alerts", "dead_man", "quiet", "companions")
 
 
 @dataclass(frozen=True, slots=True)
@@ -45,10 +47,14 @@ class Problem:
 
 
 _SECTIONS: dict[str, type[Part]] = {"health": HealthPart, "policy": PolicyPart, "fence": FencePart, "lease": LeasePart}
-_ITEMS: dict[str, type[Part]] = {"producers": ProducerPart, "proxies": ProxyPart}
-_HOME = {key: place for place, part in {**_SECTIONS, **_ITEMS}.items() for key in part.model_fields} | dict.fromkeys(
-    File.model_fields, ""
-)
+_ITEMS: dict[str, type[Part]] = {"producers": ProducerPart, "proxies": ProxyPart, "records": RecordPart}
+_INNER: dict[str, type[Part]] = {"route53": Route53Part, "rfc2136": Rfc2136Part, "verify": VerifyPart}
+_PARTS = {**_SECTIONS, **_ITEMS, **_INNER}
+_INSTEAD: dict[type[Part], str] = {  # of a secret, by where it stands
+    Part: "give the path of a file with it (password_file), or a variable's name (password_env)",
+    Rfc2136Part: "give the path of a file with it (key_file), or a variable's name (key_env)",
+    Route53Part: "name a profile of the AWS configuration; or leave it to the environment, or to the machine's role",
+}
 
 
 @dataclass(frozen=True, slots=True)
@@ -89,11 +95,8 @@ def parts(data: Mapping[str, Any]) -> Parts:
 
 def _checked(adapter: TypeAdapter[Any], value: Any, place: Location, found: list[Problem]) -> Any:
     """The checked value; or None, and why in ``found``."""
-    part = _ITEMS.get(str(place[0]))
-    empty = (
-        [key for key in value if value[key] is None and _may_be_absent(part, key)] if isinstance(value, dict) else []
-    )
-    found.extend(Problem(((*place, key),), "is empty", "write a value, or leave the key out") for key in empty)
+    empty = [Problem((at,), "is empty", "write a value, or leave the key out") for at in _empty(value, place)]
+    found.extend(empty)
     try:
         checked = adapter.validate_python(value)
     except ValidationError as error:
@@ -104,13 +107,25 @@ def _checked(adapter: TypeAdapter[Any], value: Any, place: Location, found: list
     return None
 
 
-def _may_be_absent(part: type[Part] | None, key: str) -> bool:
-    return part is not None and key in part.model_fields and not part.model_fields[key].is_required()
+def _empty(value: Any, place: Location) -> Iterator[Location]:
+    """Where a key that has no default, and may be left out, is written without a value."""
+    if not isinstance(value, dict):
+        return
+    part = _part((*place, ""))
+    for key, inner in value.items():
+        field = part.model_fields.get(key)
+        if inner is None and field is not None and field.default is None:
+            yield (*place, key)
+        elif key in _INNER:
+            yield from _empty(inner, (*place, key))
+
+
+def _part(place: Location) -> type[Part]:
+    """The mapping in which the last key of a place stands."""
+    return next((_PARTS[key] for key in reversed(place[:-1]) if isinstance(key, str) and key in _PARTS), File)
 
 
 def _absent(key: str) -> Problem:
-    if key == "proxies":
-        return Problem(((key,),), f"a pool without a proxy has no gate: {NOT_SUPPORTED}", "add proxies, at least one")
     return Problem(((key,),), "is missing", f"add {key}: at the top level; failover schema describes it")
 
 
@@ -118,15 +133,18 @@ def _problem(detail: Any, place: Location, value: Any) -> Iterator[Problem]:
     """One of pydantic's errors in our words."""
     at: Location = (*place, *detail["loc"])
     context = detail.get("ctx", {})
-    part = _SECTIONS.get(str(place[0])) or _ITEMS.get(str(place[0])) or File
+    for key in detail["loc"]:
+        value = value[key] if isinstance(value, list) or (isinstance(value, dict) and key in value) else value
     match detail["type"]:
         case scalars.REFUSED:
             yield Problem((at,), context["problem"], context["mend"], context["hidden"])
         case "extra_forbidden":
-            yield _unknown(at, str(at[-1]), part)
+            yield _unknown(at, str(at[-1]), _part(at))
         case "missing":
-            example = (part.model_fields[str(at[-1])].examples or [""])[0]
-            yield Problem((at,), "is missing", f'add it, for example {at[-1]}: "{example}"')
+            example = (_part(at).model_fields[str(at[-1])].examples or [""])[0]
+            yield Problem((at,), "is missing", f"add it, for example {at[-1]}: {_written(example)}")
+        case "list_type":
+            yield Problem((at,), f"is {scalars.kind(value)}, not a list", "write [VALUE, VALUE]")
         case _:
             mend = "write keys and values below it, or {KEY: VALUE}"
             if value is None:
@@ -134,17 +152,25 @@ def _problem(detail: Any, place: Location, value: Any) -> Iterator[Problem]:
             yield Problem((at,), f"is {scalars.kind(value)}, not a mapping of keys to values", mend)
 
 
+def _written(example: Any) -> str:
+    """An example as an operator would write it."""
+    if isinstance(example, dict):
+        return "{" + ", ".join(f"{key}: {value}" for key, value in example.items()) + "}"
+    return f'"{example}"'
+
+
 def _unknown(at: Location, key: str, part: type[Part]) -> Problem:
     """A key that is none; its value is never shown, it may be anything."""
     if len(at) == 1 and key in RESERVED:
         return Problem((at,), NOT_SUPPORTED, "remove it; the name is kept for a later version", hidden=True)
-    if names_a_secret(key):
-        mend = "give the path of a file with it (password_file), or a variable's name (password_env)"
-        return Problem((at,), "a secret is never written in this file", mend, hidden=True)
+    if names_a_secret(key) or (part is Rfc2136Part and key == "key"):
+        return Problem((at,), "a secret is never written in this file", _INSTEAD.get(part, _INSTEAD[Part]), hidden=True)
     close = difflib.get_close_matches(key[:80], part.model_fields, n=1)
-    mend = f"see failover schema; here the keys are {', '.join(part.model_fields)}"
-    if key in _HOME:
-        mend = f"{key} belongs {'under ' + _HOME[key] if _HOME[key] else 'at the top level'}"
-    elif close:
-        mend = f"did you mean {close[0]}?"
+    homes = [place for place, home in _PARTS.items() if key in home.model_fields]
+    words = [f"did you mean {close[0]}?"] if close else []
+    if key in File.model_fields:
+        words.append(f"{key} belongs at the top level")
+    elif homes:
+        words.append(f"{key} belongs under {' or '.join(homes)}")
+    mend = " ".join(words) or f"see failover schema; here the keys are {', '.join(part.model_fields)}"
     return Problem((at,), "the key is unknown", mend, hidden=True)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Collection, Iterator
 
-from failover.model import Pool, Proxy
+from failover.model import Pool, Proxy, Record, Route53Zone
 
 _RESTART = "needs a restart of the daemon"
 
@@ -28,6 +28,7 @@ def compare(
         *_identity(old, new),
         *_producers(old, new, roles, phase_steady),
         *_proxies(old, new, empty_proxies, phase_steady),
+        *(() if phase_steady else _records(old, new, roles)),
     )
 
 
@@ -37,9 +38,15 @@ def _identity(old: Pool, new: Pool) -> Iterator[str]:
         ("network", f"{old.network} ({old.magic})", f"{new.network} ({new.magic})"),
         ("state", old.state, new.state),
         ("listen", old.listen, new.listen),
+        ("fence.require", *_with_or_without_gates(old, new)),
     ):
         if before != after:
             yield f"{key}: changes from '{before}' to '{after}', which {_RESTART}. Mend: change it back, or restart."
+
+
+def _with_or_without_gates(old: Pool, new: Pool) -> tuple[str, str]:
+    """``fence.require`` of both, told apart only where one of them is ``none``: then all is decided otherwise."""
+    return (old.fence.require, new.fence.require) if old.gateless != new.gateless else ("", "")
 
 
 def _producers(old: Pool, new: Pool, roles: dict[str, str | None], steady: bool) -> Iterator[str]:
@@ -84,3 +91,32 @@ def _guards(proxy: Proxy, producers: Collection[str]) -> tuple[object, ...]:
     """What the proxy's gates are: the way in, the backend, and the servers of these producers."""
     servers = {name: server for name, server in proxy.servers.items() if name in producers}
     return proxy.socket, proxy.stats, proxy.backend, servers
+
+
+def _records(old: Pool, new: Pool, roles: dict[str, str | None]) -> Iterator[str]:
+    """What a handover that runs is about to move must stay.
+
+    In steady everything may change: a record is a signpost, the next tick sets it right, and one that is gone stays
+    as it points.
+    """
+    present = {record.label: record for record in new.records}
+    mend = "reload again when the pool is steady"
+    for record in old.records:
+        after = present.get(record.label)
+        if after is None:
+            yield f"records: '{record.label}' is removed or renamed while a handover runs. Mend: {mend}."
+            continue
+        if _zone(record) != _zone(after):
+            yield f"records: '{record.label}' moves to another zone or server while a handover runs. Mend: {mend}."
+        for word, name in roles.items():
+            before, then = record.targets.get(name or ""), after.targets.get(name or "")
+            if before is not None and then is not None and before != then:
+                what = f"points elsewhere for {name}, {_the(word)}, while a handover runs"
+                yield f"records: '{record.label}' {what}. Mend: {mend}."
+
+
+def _zone(record: Record) -> tuple[object, ...]:
+    """Who holds the record; credentials may change."""
+    if isinstance(record.provider, Route53Zone):
+        return record.provider.zone, record.provider.endpoint_url
+    return record.provider.zone, record.provider.server

@@ -10,12 +10,13 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
 
-from failover.config import scalars
+from failover.config import records, scalars
 from failover.config.document import Location
 from failover.config.parts import NOT_SUPPORTED, Parts, Problem
 from failover.config.shape import FencePart, HealthPart, LeasePart, PolicyPart, ProxyPart
 from failover.model import Address, LeaseSettings
 
+_UNGATED = "add records, write fence: {require: none}, and see what `failover check` says of such a pool"
 MARGIN = LeaseSettings().margin
 MOST_PRODUCERS, MOST_PROXIES, MOST_REFERENCES = 16, 64, 32
 _EPSILON = 1e-9  # seconds; 3 x 0.1 s is not more than 0.3 s
@@ -30,6 +31,7 @@ def problems(parts: Parts) -> Iterator[Problem]:
         (_policy, ("health", "policy")),
         (_lease, ("lease",)),
         (_fence, ("fence",)),
+        (_gates, ("fence", "proxies", "records")),
     ):
         present: list[Any] = [values.get(key) for key in sections]
         if None not in present:
@@ -44,6 +46,7 @@ def problems(parts: Parts) -> Iterator[Problem]:
     yield from _doubled(proxies, "proxies", "stats", lambda p: _way_in(p) if p.stats else None)
     yield from _doubled(references, "references", "", _endpoint)
     yield from _own_references(producers, references)
+    yield from records.problems(parts)
     for index, proxy in enumerate(proxies):
         if proxy is not None:
             yield from _proxy(proxy, ("proxies", index))
@@ -52,16 +55,13 @@ def problems(parts: Parts) -> Iterator[Problem]:
 
 
 def _counts(values: Any) -> Iterator[Problem]:
-    producers, proxies = values.get("producers"), values.get("proxies")
+    producers = values.get("producers")
     if producers is not None and len(producers) < 2:
         number = "there is none" if not producers else "there is only one"
         yield Problem((("producers",),), f"{number}, and a pool needs at least two", "add a producer to fail over to")
     if producers is not None and len(producers) > MOST_PRODUCERS:
         problem = f"there are {len(producers)}, and at most {MOST_PRODUCERS} are allowed"
         yield Problem((("producers",),), problem, "keep those that hold the pool's keys")
-    if proxies is not None and not proxies:
-        problem = f"a pool without a proxy has no gate: {NOT_SUPPORTED}"
-        yield Problem((("proxies",),), problem, "add proxies, at least one")
     for key, most in (("proxies", MOST_PROXIES), ("references", MOST_REFERENCES)):
         if len(values.get(key) or ()) > most:
             problem = f"there are {len(values[key])}, and at most {most} are allowed"
@@ -106,13 +106,27 @@ def _lease(lease: LeasePart) -> Iterator[Problem]:
 
 
 def _fence(fence: FencePart) -> Iterator[Problem]:
-    if fence.require == "none":
-        mend = "write reachable or confirmed; none is for pools without any gate"
-        yield Problem((("fence", "require"),), NOT_SUPPORTED, mend)
     if fence.require == "confirmed" and not fence.proxies_are_only_path:
         problem = "no gate could ever confirm: proxies do so only where proxies_are_only_path is true"
         mend = "set proxies_are_only_path: true if relays reach producers through proxies only, or require: reachable"
         yield Problem((("fence", "require"),), problem, mend)
+
+
+def _gates(fence: FencePart, proxies: Sequence[Any], records: Sequence[Any]) -> Iterator[Problem]:
+    """A pool has proxies; or it says in so many words that it has no gate, and has records."""
+    require: Location = ("fence", "require")
+    if fence.require != "none":
+        if not proxies:
+            problem = "there is no proxy: nothing could shut a producer out"
+            yield Problem((("proxies",),), problem, f"add proxies, at least one; or {_UNGATED}")
+    elif proxies:
+        mend = "remove it, or write reachable or confirmed; none is for pools without any gate"
+        yield Problem((require,), "there are proxies, and they are gates", mend)
+    elif not records:
+        problem = "there is neither a proxy nor a record: nothing could be moved"
+        yield Problem((require,), problem, "add records; or proxies, which can also shut producers out")
+    elif fence.proxies_are_only_path:
+        yield Problem((("fence", "proxies_are_only_path"),), "there is no proxy, and so no such path", "remove it")
 
 
 def _doubled(items: Sequence[Any], section: str, key: str, of: Callable[[Any], Hashable]) -> Iterator[Problem]:
@@ -191,7 +205,11 @@ def _servers(proxy: ProxyPart, names: Sequence[str], place: Location) -> Iterato
 
 def warnings(parts: Parts) -> Iterator[Problem]:
     """What works, but not as well as it could. Only for files without problems."""
-    yield from _reference_warnings(parts.values["references"])
+    gateless = parts.values["fence"].require == "none"
+    if gateless:
+        yield from _gateless_warnings(parts.values["policy"])
+    yield from _reference_warnings(parts.values["references"], gateless)
+    yield from records.warnings(parts)
     for index, proxy in enumerate(parts.values["proxies"]):
         place: Location = ("proxies", index)
         if proxy.watch is None:
@@ -230,14 +248,46 @@ def _exposed(proxy: ProxyPart) -> bool:
     return parts.scheme == "http" and proxy.username is not None and not scalars.on_loopback(parts.hostname or "")
 
 
-def _reference_warnings(references: Sequence[Address]) -> Iterator[Problem]:
+def _gateless_warnings(policy: PolicyPart) -> Iterator[Problem]:
+    """What a pool that has DNS records alone cannot promise."""
+    require: Location = ("fence", "require")
+    gate = "put a HAProxy in front of the producers, and name it under proxies without require: none"
+    for problem, mend in (
+        (
+            "nothing can shut a producer out: DNS only points, and both producers may forge at the same time",
+            f"{gate} (`failover render haproxy` writes its configuration)",
+        ),
+        (
+            "relays that are connected to the old producer stay with it after a handover, and also when it is back",
+            f"restart the relays that stay (`failover status` tells whom they may still hold); or {gate}",
+        ),
+        (
+            "it fails over when every vantage point says down, and that is this controller alone; it goes back only"
+            " by hand",
+            f"go back with `failover switchover --to NAME`; or {gate}: its checks then have a say",
+        ),
+    ):
+        yield Problem((require,), problem, mend)
+    if "fail_back" in policy.model_fields_set and policy.fail_back == "auto":
+        problem = "has no effect: a pool without a gate goes back only by hand"
+        yield Problem((("policy", "fail_back"),), problem, f"write manual, or remove it; or {gate}")
+
+
+def _reference_warnings(references: Sequence[Address], gateless: bool) -> Iterator[Problem]:
     mend = "name two peers that are not ours, at different sites"
     place: Location = ("references",)
     if not references:
         problem = "there are no references: whether a fault is the controller's own, and lag, cannot be told well"
+        if gateless:
+            problem = (
+                "there are no references: this pool fails over by the controller's own pings alone, so that a fault"
+                " between it and a producer that works makes two forge"
+            )
         yield Problem((place,), problem, mend)
     elif len(references) == 1:
         problem = "there is one reference only: when it fails, the controller takes itself for isolated"
+        if gateless:
+            problem += ", and with no gate it is all that tells a fault of the controller's own network"
         yield Problem((place,), problem, mend)
     elif len({scalars.same_host(reference.host) for reference in references}) == 1:
         problem = "all references are at the same host, so that they fail together"

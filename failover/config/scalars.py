@@ -69,24 +69,29 @@ def text(value: Any, what: str, example: str) -> str:
 def duration(value: Any) -> float:
     """Seconds, above zero and at most 30 days."""
     mend = "write for example 500ms, 10s, 5m or 1h30m"
+    found = seconds(value, mend)
+    if found <= 0:
+        raise refuse("must be longer than nothing", mend)
+    if found < LEAST_SECONDS:
+        raise refuse("is shorter than 10ms", mend)
+    if found > MOST_SECONDS:
+        raise refuse("is longer than 30 days (720h)", mend)
+    return found
+
+
+def seconds(value: Any, mend: str) -> float:
+    """Seconds of any length, infinite and negative ones too; ``mend`` says what belongs here."""
     if isinstance(value, bool) or not isinstance(value, str | int | float):
         raise refuse(f"is {kind(value)}, not a duration", mend)
     if isinstance(value, str):
         if len(value) > 40 or not re.fullmatch(DURATION_PATTERN, value):
             raise refuse("is not a duration", mend + ", or a number of seconds without quotes")
-        seconds = sum(float(number) * _UNIT[unit] for number, unit in _DURATION_PART.findall(value))
-    else:
-        # A number beyond float's range is as wrong as infinity.
-        seconds = math.copysign(math.inf, value) if abs(value) > 1e300 else float(value)
-    if math.isnan(seconds):
+        return sum(float(number) * _UNIT[unit] for number, unit in _DURATION_PART.findall(value))
+    # A number beyond float's range is as wrong as infinity.
+    found = math.copysign(math.inf, value) if abs(value) > 1e300 else float(value)
+    if math.isnan(found):
         raise refuse("is not a number of seconds", mend)
-    if seconds <= 0:
-        raise refuse("must be longer than nothing", mend)
-    if seconds < LEAST_SECONDS:
-        raise refuse("is shorter than 10ms", mend)
-    if seconds > MOST_SECONDS:
-        raise refuse("is longer than 30 days (720h)", mend)
-    return seconds
+    return found
 
 
 def count(value: Any, least: int, most: int, example: str) -> int:
@@ -215,16 +220,22 @@ def socket(value: Any) -> Path | Address:
 
 def stats(value: Any) -> str:
     """The URL of HAProxy's stats page, without a secret inside."""
-    plain = text(value, "a URL", "https://10.0.2.5:8404/stats")
+    plain, path = url(value, "https://10.0.2.5:8404/stats", "use username and password_file")
+    if not re.fullmatch(r"[A-Za-z0-9/._~%!$&'()*+,=:-]*", path):
+        mend = "write the path as in HAProxy's `stats uri`, without ;csv and without blanks"
+        raise refuse("has signs in its path that do not belong there", mend)
+    return plain
+
+
+def url(value: Any, example: str, instead: str) -> tuple[str, str]:
+    """A URL of HTTP, as written, and its path. ``instead`` says where a user and a password belong."""
+    plain = text(value, "a URL", example)
     if "@" in plain:
-        mend = "leave them out of the URL; use username and password_file"
-        raise refuse("has a user or password inside", mend, hidden=True)
+        raise refuse("has a user or password inside", f"leave them out of the URL; {instead}", hidden=True)
     if "?" in plain or "#" in plain:
-        raise refuse(
-            "has a query or fragment", "end the URL after its path, as in https://10.0.2.5:8404/stats", hidden=True
-        )
+        raise refuse("has a query or fragment", f"end the URL after its path, as in {example}", hidden=True)
     if not plain.startswith(("http://", "https://")):
-        raise refuse("must be http:// or https://", "write for example https://10.0.2.5:8404/stats")
+        raise refuse("must be http:// or https://", f"write for example {example}")
     try:
         parts = urlsplit(plain)
         host, port = parts.hostname or "", parts.port
@@ -232,11 +243,8 @@ def stats(value: Any) -> str:
         host, port, parts = "", None, urlsplit("")
     valid = _ip(host, 6) is not None if ":" in host else _is_host(host)
     if not valid or port == 0 or parts.netloc.endswith(":"):
-        raise refuse("has no host and port that can be used", "write for example https://10.0.2.5:8404/stats")
-    if not re.fullmatch(r"[A-Za-z0-9/._~%!$&'()*+,=:-]*", parts.path):
-        mend = "write the path as in HAProxy's `stats uri`, without ;csv and without blanks"
-        raise refuse("has signs in its path that do not belong there", mend)
-    return plain
+        raise refuse("has no host and port that can be used", f"write for example {example}")
+    return plain, parts.path
 
 
 def username(value: Any) -> str:

@@ -11,28 +11,41 @@ from pathlib import Path
 from failover.config import regular
 from failover.config.regular import Unreadable
 
-MOST_BYTES = 4096  # of a password's file
+MOST_BYTES = 4096  # of a secret's file
+
+
+_ALONE = "write the password into it, alone"
 
 
 def from_file(path: Path) -> str:
     """The password in a file, without its line's end. Raises Unreadable."""
-    content = regular.read(path, MOST_BYTES + 1, private=True)
-    if len(content) > MOST_BYTES:
-        raise Unreadable(f"the file is larger than {MOST_BYTES} bytes", "write the password into it, alone")
-    try:
-        text = content.decode("utf-8")
-    except UnicodeDecodeError:
-        text = ""  # the error itself would carry the bytes
-    if content and not text:
-        raise Unreadable("the file is not UTF-8 text", "write the password into it, alone")
-    return _one_line(text.removesuffix("\n").removesuffix("\r"), "the file", "write the password into it, alone")
+    return _one_line(text(path, _ALONE).removesuffix("\n").removesuffix("\r"), "the file", _ALONE)
 
 
 def from_environment(name: str, environ: Mapping[str, str]) -> str:
     """The password in an environment variable. Raises Unreadable."""
+    return _one_line(variable(name, environ, "password_file"), "the variable", "set it to the password, alone")
+
+
+def text(path: Path, mend: str) -> str:
+    """The text of a file that is its owner's alone; ``mend`` says what belongs into it. Raises Unreadable."""
+    content = regular.read(path, MOST_BYTES + 1, private=True)
+    if len(content) > MOST_BYTES:
+        raise Unreadable(f"the file is larger than {MOST_BYTES} bytes", mend)
+    try:
+        found = content.decode("utf-8")
+    except UnicodeDecodeError:
+        found = ""  # the error itself would carry the bytes
+    if content and not found:
+        raise Unreadable("the file is not UTF-8 text", mend)
+    return found
+
+
+def variable(name: str, environ: Mapping[str, str], instead: str) -> str:
+    """The text of an environment variable; ``instead`` is the key that names a file. Raises Unreadable."""
     if name not in environ:
-        raise Unreadable("the environment has no such variable", "set it, or use password_file")
-    return _one_line(environ[name], "the variable", "set it to the password, alone")
+        raise Unreadable("the environment has no such variable", f"set it, or use {instead}")
+    return environ[name]
 
 
 def require_file(path: Path, *, private: bool) -> None:

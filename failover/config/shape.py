@@ -5,15 +5,17 @@ A value is checked here by itself only; what must hold between values is in rule
 
 from __future__ import annotations
 
+from dataclasses import fields
 from functools import partial
 from pathlib import Path
 from typing import Annotated, Any
 
 from pydantic import BaseModel, ConfigDict, Field, PlainValidator, WithJsonSchema
 
-from failover.config import scalars
-from failover.model import Address, FenceSettings, HealthSettings, LeaseSettings, PolicySettings
+from failover.config import dns, scalars
+from failover.model import Address, FenceSettings, HealthSettings, LeaseSettings, PolicySettings, Record
 
+MOST_RECORDS, MOST_RESOLVERS, MOST_SERVERS = 16, 8, 16
 MOST_LAG = 129_600  # slots: 3k/f on mainnet, the window beyond which a node cannot follow at all
 
 
@@ -57,6 +59,18 @@ _SERVERS_SCHEMA = {
     "additionalProperties": {"type": "string", "pattern": scalars.HAPROXY_PATTERN},
 }
 
+_TTL_SCHEMA = {
+    "anyOf": [
+        {"type": "string", "pattern": scalars.DURATION_PATTERN},
+        {"type": "integer", "minimum": dns.LEAST_TTL, "maximum": dns.MOST_TTL},
+    ]
+}
+_TARGETS_SCHEMA = {
+    "type": "object",
+    "propertyNames": {"pattern": scalars.NAME_PATTERN},
+    "additionalProperties": {"type": "string", "pattern": dns.TARGET_PATTERN},
+}
+
 Duration = Annotated[float, PlainValidator(scalars.duration), WithJsonSchema(_DURATION_SCHEMA)]
 Name = Annotated[str, PlainValidator(scalars.name), _text(scalars.NAME_PATTERN)]
 HaproxyName = Annotated[str, PlainValidator(scalars.haproxy_name), _text(scalars.HAPROXY_PATTERN)]
@@ -73,6 +87,16 @@ Servers = Annotated[dict[str, str], PlainValidator(scalars.servers), WithJsonSch
 Username = Annotated[str, PlainValidator(scalars.username), _text(r"^[^:]{1,128}$")]
 Variable = Annotated[str, PlainValidator(scalars.variable), _text(scalars.ENVIRON_PATTERN)]
 ABSOLUTE = _text("^/")
+DnsName = Annotated[str, PlainValidator(dns.name), _text(dns.NAME_PATTERN)]
+Targets = Annotated[dict[str, Annotated[str, PlainValidator(dns.target)]], WithJsonSchema(_TARGETS_SCHEMA)]
+Ttl = Annotated[int, PlainValidator(dns.ttl), WithJsonSchema(_TTL_SCHEMA)]
+ZoneId = Annotated[str, PlainValidator(dns.zone_id), _text(dns.ZONE_ID_PATTERN)]
+ZoneName = Annotated[str, PlainValidator(dns.zone), _text(dns.ZONE_PATTERN)]
+Profile = Annotated[str, PlainValidator(dns.profile), _text(dns.PROFILE_PATTERN)]
+EndpointUrl = Annotated[str, PlainValidator(dns.endpoint_url), _text(r"^https?://[^@?#/\s]+/?$")]
+DnsServer = Annotated[Address, PlainValidator(dns.server), _text(dns.SERVER_PATTERN)]
+LiteralServer = Annotated[Address, PlainValidator(dns.literal_server), _text(dns.LITERAL_PATTERN)]
+KeyName = Annotated[str, PlainValidator(dns.key_name), _text(dns.ZONE_PATTERN)]
 
 
 def _choice(*choices: str) -> PlainValidator:
@@ -102,25 +126,26 @@ Slots = Annotated[int, _count(MOST_LAG, "60"), _integer(MOST_LAG)]
 Folder = Annotated[Path, _path("a folder's path", "/var/lib/failover"), ABSOLUTE]
 Pem = Annotated[Path, _path("a file's path", "/etc/failover/ca.pem"), ABSOLUTE]
 PasswordFile = Annotated[Path, _path("a file's path", "/etc/failover/proxy-2.password", hidden=True), ABSOLUTE]
-# "none" is known, so that it can be refused for what it is; the schema does not offer it.
-Require = Annotated[str, _choice("reachable", "confirmed", "none"), _enum("reachable", "confirmed")]
+KeyFile = Annotated[Path, _path("a file's path", "/etc/failover/bp.key", hidden=True), ABSOLUTE]
+Algorithm = Annotated[str, PlainValidator(dns.algorithm), _enum(*dns.ALGORITHMS)]
+Require = Annotated[str, _choice("reachable", "confirmed", "none"), _enum("reachable", "confirmed", "none")]
 
 
 def _key(title: str, description: str, example: Any, default: Any = ...) -> Any:
     return Field(default, title=title, description=description, examples=[example])
 
 
-def _optional(title: str, description: str, example: Any) -> Any:
+def _optional(title: str, description: str, example: Any, **bounds: int) -> Any:
     """A key that may be left out, but that is not empty where it is written: its schema has no null."""
-    return Field(
-        None, title=title, description=description, examples=[example], json_schema_extra=lambda s: _without_null(s)
-    )
+    extra = partial(_without_null, bounds=bounds)
+    return Field(None, title=title, description=description, examples=[example], json_schema_extra=extra)
 
 
-def _without_null(schema: dict[str, Any]) -> None:
+def _without_null(schema: dict[str, Any], bounds: dict[str, int]) -> None:
     present = [branch for branch in schema.pop("anyOf", []) if branch.get("type") != "null"]
     schema.pop("default", None)
     schema.update(present[0] if len(present) == 1 else {"anyOf": present})
+    schema.update(bounds)
 
 
 class Part(BaseModel):
@@ -188,6 +213,88 @@ class ProxyPart(Part):
     )
 
 
+def _one_of(*keys: str) -> dict[str, Any]:
+    return {"oneOf": [{"required": [key]} for key in keys]}
+
+
+class Route53Part(Part):
+    """A hosted zone of Amazon Route 53."""
+
+    model_config = ConfigDict(title="Route 53")
+    zone: ZoneId = _key("Zone", "The hosted zone's id, not its name.", "Z0123456789ABC")
+    profile: Profile | None = _optional(
+        "Profile", "The profile of the AWS configuration whose credentials are used.", "failover"
+    )
+    endpoint_url: EndpointUrl | None = _optional(
+        "Endpoint", "Another endpoint than Amazon's; http:// on this machine only.", "https://route53.amazonaws.com"
+    )
+
+
+class Rfc2136Part(Part):
+    """A zone whose primary server takes dynamic updates signed with TSIG."""
+
+    model_config = ConfigDict(title="RFC 2136", json_schema_extra=_one_of("key_file", "key_env"))
+    server: DnsServer = _key("Server", "The zone's primary: host, or host:port; port 53 otherwise.", "ns1.example.com")
+    zone: ZoneName = _key("Zone", "The zone's name.", "example.com.")
+    key_name: KeyName | None = _optional(
+        "Key name", "The TSIG key's name; may be left out where the key's file says it.", "bp-key"
+    )
+    key_file: KeyFile | None = _optional(
+        "Key file",
+        "A file, readable by its owner only, with the key as tsig-keygen prints it, or with the base64 secret alone.",
+        "/etc/failover/bp.key",
+    )
+    key_env: Variable | None = _optional(
+        "Key variable", "The environment variable with the key, instead of a file.", "BP_KEY"
+    )
+    algorithm: Algorithm | None = _optional(
+        "Algorithm", "The TSIG algorithm; hmac-sha256 where neither this nor the key's file says it.", "hmac-sha256"
+    )
+
+
+class VerifyPart(Part):
+    """Whom to ask what the world is told of a record; its zone's authoritative servers when left out."""
+
+    model_config = ConfigDict(title="Verify", json_schema_extra=_one_of("resolvers", "servers"))
+    resolvers: list[LiteralServer] | None = _optional(
+        "Resolvers",
+        "Resolvers to ask instead of authoritative servers: private zones answer inside their network only.",
+        ["10.0.0.2", "[fd00::1]:53"],
+        minItems=1,
+        maxItems=MOST_RESOLVERS,
+    )
+    servers: list[LiteralServer] | None = _optional(
+        "Servers",
+        "The zone's authoritative servers, where they cannot be found through DNS.",
+        ["198.51.100.1", "198.51.100.2:5353"],
+        minItems=1,
+        maxItems=MOST_SERVERS,
+    )
+
+
+_RECORD = {field.name: field.default for field in fields(Record)}
+
+
+class RecordPart(Part):
+    """A DNS record that points at the active producer. It shuts nobody out."""
+
+    model_config = ConfigDict(title="Record", json_schema_extra=_one_of("route53", "rfc2136"))
+    name: DnsName = _key("Name", "The record's whole name; the last dot may be left out.", "bp.example.com.")
+    addresses: Targets = _key(
+        "Addresses",
+        "What the name points at while each producer is active: an IPv4 or IPv6 address, or a host's name (CNAME).",
+        {"main": "203.0.113.10", "backup": "203.0.113.20"},
+    )
+    ttl: Ttl = _key("TTL", "How long resolvers may keep an answer, from 60 s to a day.", 60, _RECORD["ttl"])
+    route53: Route53Part | None = _optional("Route 53", Route53Part.__doc__ or "", {"zone": "Z0123456789ABC"})
+    rfc2136: Rfc2136Part | None = _optional(
+        "RFC 2136",
+        Rfc2136Part.__doc__ or "",
+        {"server": "ns1.example.com", "zone": "example.com.", "key_file": "/etc/failover/bp.key"},
+    )
+    verify: VerifyPart | None = _optional("Verify", VerifyPart.__doc__ or "", {"resolvers": ["10.0.0.2"]})
+
+
 _HEALTH, _POLICY, _FENCE, _LEASE = HealthSettings(), PolicySettings(), FenceSettings(), LeaseSettings()
 
 
@@ -229,7 +336,10 @@ class FencePart(Part):
 
     model_config = ConfigDict(title="Fence")
     require: Require = _key(
-        "Require", "Which gates must confirm: those that answer, or all.", "reachable", _FENCE.require
+        "Require",
+        "Which gates must confirm: those that answer, or all; none where there are records only, and no gate.",
+        "reachable",
+        _FENCE.require,
     )
     proxies_are_only_path: Flag = _key(
         "Proxies are the only path",
@@ -248,10 +358,21 @@ class LeasePart(Part):
     action_timeout: Duration = _key("Action timeout", "How long a step may take.", "10s", _LEASE.action_timeout)
 
 
+def _gates_or_none(schema: dict[str, Any]) -> None:
+    """Proxies are required; or, with ``fence.require: none``, records, and then there are no proxies."""
+    none = {"properties": {"require": {"const": "none"}}, "required": ["require"]}
+    schema["if"] = {"properties": {"fence": none}, "required": ["fence"]}
+    schema["then"] = {
+        "properties": {"proxies": {"maxItems": 0}, "records": {"minItems": 1}},
+        "required": ["records"],
+    }
+    schema["else"] = {"properties": {"proxies": {"minItems": 1}}, "required": ["proxies"]}
+
+
 class File(Part):
     """One pool's configuration."""
 
-    model_config = ConfigDict(title="cardano-failover configuration")
+    model_config = ConfigDict(title="cardano-failover configuration", json_schema_extra=_gates_or_none)
     pool: Name = _key("Pool", "The pool's ticker or name; every metric carries it.", "EXMPL")
     network: Network = _key("Network", "The Cardano network, by name or by magic.", "mainnet")
     producers: list[ProducerPart] = Field(
@@ -261,10 +382,26 @@ class File(Part):
         json_schema_extra={"minItems": 2, "maxItems": 16},
     )
     proxies: list[ProxyPart] = Field(
+        [],
         title="Proxies",
         description="The HAProxy instances through which relays reach the producers.",
         examples=[[{"name": "proxy-1", "socket": "/run/haproxy/admin.sock", "backend": "producers"}]],
-        json_schema_extra={"minItems": 1, "maxItems": 64},
+        json_schema_extra={"maxItems": 64},
+    )
+    records: list[RecordPart] = Field(
+        [],
+        title="Records",
+        description="The DNS records that point at the active producer.",
+        examples=[
+            [
+                {
+                    "name": "bp.example.com.",
+                    "addresses": {"main": "203.0.113.10", "backup": "203.0.113.20"},
+                    "route53": {"zone": "Z0123456789ABC"},
+                }
+            ]
+        ],
+        json_schema_extra={"maxItems": MOST_RECORDS},
     )
     references: list[AddressText] = Field(
         [],

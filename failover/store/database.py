@@ -20,8 +20,10 @@ from pathlib import Path
 from threading import Event
 from typing import Any, TypeVar
 from urllib.parse import quote
+from zlib import crc32
 
 from failover.errors import StoreError, StoreFull, StoreUnusable
+from failover.store import codec
 from failover.store import folder as state_folder
 
 R = TypeVar("R")
@@ -32,8 +34,20 @@ APPLICATION_ID = 0x0FA1107E  # tells this program's file from any other SQLite d
 JOURNAL_BYTES = 1 << 20  # the room that the rollback journal keeps at most
 SMALLEST = 512  # bytes; no SQLite database is smaller
 
-# Element n brings a file from version n to n + 1. The codec is part of the schema: see codec.py.
-MIGRATIONS: tuple[tuple[str, ...], ...] = (
+
+def _with_exposed(connection: sqlite3.Connection) -> None:
+    """Give the stored assignment ``exposed``. One that does not match its checksum stays so: reading it names it."""
+    for body, crc in connection.execute("SELECT body, crc FROM document WHERE name = 'assignment'").fetchall():
+        if isinstance(body, str) and crc32(body.encode()) == crc:
+            grown = codec.dumps({**codec.loads_plain(body), "exposed": []})
+            connection.execute(
+                "UPDATE document SET body = ?, crc = ? WHERE name = 'assignment'", (grown, crc32(grown.encode()))
+            )
+
+
+# Element n brings a file from version n to n + 1, by statements and functions, in one transaction. The codec is part
+# of the schema: see codec.py.
+MIGRATIONS: tuple[tuple[str | Callable[[sqlite3.Connection], None], ...], ...] = (
     (
         "CREATE TABLE document (name TEXT PRIMARY KEY, body TEXT NOT NULL, crc INTEGER NOT NULL) WITHOUT ROWID",
         "CREATE TABLE request (seq INTEGER PRIMARY KEY AUTOINCREMENT, id TEXT NOT NULL UNIQUE,"
@@ -43,6 +57,7 @@ MIGRATIONS: tuple[tuple[str, ...], ...] = (
         " kind TEXT NOT NULL, step TEXT, body TEXT NOT NULL)",
         "CREATE INDEX journal_step ON journal (step, kind) WHERE step IS NOT NULL",
     ),
+    (_with_exposed,),
 )
 
 
@@ -239,9 +254,12 @@ def look(database: Database, *, check: bool, migrate_older: bool) -> None:
 
 def _migrate(connection: sqlite3.Connection) -> None:
     (version,) = connection.execute("PRAGMA user_version").fetchone()
-    for statements in MIGRATIONS[version:]:
-        for statement in statements:
-            connection.execute(statement)
+    for steps in MIGRATIONS[version:]:
+        for step in steps:
+            if isinstance(step, str):
+                connection.execute(step)
+            else:
+                step(connection)
     connection.execute(f"PRAGMA user_version={len(MIGRATIONS)}")
 
 

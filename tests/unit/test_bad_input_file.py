@@ -29,6 +29,20 @@ proxies:
   - {name: proxy-1, socket: "127.0.0.1:PORT", backend: producers}
 """
 STATS = GOOD.replace('socket: "127.0.0.1:PORT"', 'stats: "http://127.0.0.1:PORT/stats", username: u, PASSWORD')
+GATELESS = (
+    GOOD[: GOOD.index("proxies")]
+    + """\
+fence: {require: none}
+records:
+  - name: bp.example.com.
+    addresses: {main: 203.0.113.10, backup: 203.0.113.20}
+    ttl: 60
+    rfc2136: {server: "127.0.0.1:PORT", zone: example.com, key_name: bp, key_file: FOLDER/key}
+    verify: {servers: ["127.0.0.1:PORT"]}
+health: {timeout: 1s}
+lease: {action_timeout: 1s}
+"""
+)
 COMMANDS = (
     ("check",),
     ("check", "--offline"),
@@ -80,8 +94,55 @@ CASES: dict[str, tuple[str, int, str]] = {  # the file, the line, and what is sa
         9,
         "has a user or password inside",
     ),
-    "records": (GOOD + "records: []\n", 10, "not supported by this version"),
-    "no fence": (GOOD + "fence: {require: none}\n", 10, "not supported by this version"),
+    "no fence and a gate": (GOOD + "fence: {require: none}\n", 10, "there are proxies, and they are gates"),
+    "no fence and no record": (GATELESS[: GATELESS.index("records")], 8, "there is neither a proxy nor a record"),
+    "no gate and not said": (GATELESS.replace("fence: {require: none}\n", ""), 1, "there is no proxy: nothing could"),
+    "TTL 0": (
+        GATELESS.replace("ttl: 60", "ttl: 0"),
+        12,
+        "records[0].ttl: 0: is 0 s, which cardano-node takes for 900 s",
+    ),
+    "TTL below 60": (GATELESS.replace("ttl: 60", "ttl: 30"), 12, "records[0].ttl: 30: is shorter than 60 s"),
+    "address family mismatch": (
+        GATELESS.replace("203.0.113.20", '"2001:db8::1"'),
+        11,
+        "records[0].addresses.backup: '2001:db8::1': address family mismatch: IPv6 here, and IPv4 for main",
+    ),
+    "name outside the zone": (
+        GATELESS.replace("example.com.\n", "example.org.\n"),
+        10,
+        "records[0].name: 'bp.example.org.': is outside the zone 'example.com.'",
+    ),
+    "wildcard": (
+        GATELESS.replace("bp.example.com.", "'*.example.com.'"),
+        10,
+        "records[0].name: '*.example.com.': is a w",
+    ),
+    "no address": (GATELESS.replace("203.0.113.20", "0.0.0.0"), 11, "'0.0.0.0': is nobody's address"),
+    "control in a record": (
+        GATELESS.replace("bp.example.com.", '"bp\\e[2J.example.com"'),
+        10,
+        "has control characters",
+    ),
+    "two providers": (
+        GATELESS.replace("    verify", "    route53: {zone: Z1}\n    verify"),
+        13,
+        "records[0].rfc2136: has both route53 and rfc2136",
+    ),
+    "weak key": (GATELESS.replace("zone: ex", "algorithm: hmac-md5, zone: ex"), 13, "'hmac-md5': is too weak"),
+    "missing key": (GATELESS.replace("FOLDER/key", "FOLDER/nosuch"), 13, "there is no such file"),
+    "readable key": (GATELESS.replace("FOLDER/key", "FOLDER/open"), 13, "others can read the file"),
+    "no key": (GATELESS.replace("FOLDER/key", "FOLDER/wrong"), 13, "the secret is not base64"),
+    "inline key": (
+        GATELESS.replace("zone: ex", "secret: hunter2, zone: ex"),
+        13,
+        "a secret is never written in this file",
+    ),
+    "server in the clear": (
+        GATELESS.replace("rfc2136: {", "route53: {endpoint_url: 'http://h/', zone: Z1}\n    # {"),
+        13,
+        "would send changes over the network in the clear",
+    ),
 }
 
 
@@ -108,8 +169,13 @@ class Desk:
 
 @pytest.fixture
 def desk(tmp_path: Path) -> Iterator[Desk]:
-    for name, mode in (("open", 0o644), ("shut", 0o600)):
-        (tmp_path / name).write_text("hunter2\n")
+    for name, mode, text in (
+        ("open", 0o644, "hunter2"),
+        ("shut", 0o600, "hunter2"),
+        ("wrong", 0o600, "hunter2!"),
+        ("key", 0o600, "aHVudGVyMg=="),
+    ):
+        (tmp_path / name).write_text(f"{text}\n")
         (tmp_path / name).chmod(mode)
     with socket.create_server(("127.0.0.1", 0)) as listener:
         listener.setblocking(False)
@@ -120,8 +186,9 @@ def run(file: Path, *words: str) -> Result:
     return CliRunner().invoke(main, ["-c", str(file), *words], prog_name="failover")
 
 
-def test_the_good_file_is_accepted_and_its_port_is_seen_to_be_visited(desk: Desk) -> None:
-    file = desk.file(GOOD)
+@pytest.mark.parametrize("text", [GOOD, GATELESS])
+def test_the_good_file_is_accepted_and_its_port_is_seen_to_be_visited(desk: Desk, text: str) -> None:
+    file = desk.file(text)
     assert run(file, "check", "--offline").exit_code == 1  # warnings alone
     assert not desk.visited()
     run(file, "check")

@@ -23,18 +23,29 @@ proxies:
     backend: producers
     servers: {main: bp1, backup: bp2}
     hard_stop_after: 5s
+records:
+  - name: bp.example.com.
+    addresses: {main: 203.0.113.10, backup: bp2.example.net}
+    ttl: 60
+    route53: {zone: Z0123456789ABC, profile: failover, endpoint_url: "http://127.0.0.1:5000"}
+    verify: {resolvers: [10.0.0.2, "[fd00::1]:53"]}
+  - name: v6.example.com
+    addresses: {main: "2001:db8::10", backup: "2001:db8::20"}
+    rfc2136: {server: "ns1.example.com:5353", zone: example.com, key_name: bp, key_env: BP_KEY, algorithm: hmac-sha256}
+    verify: {servers: ["127.0.0.1:5353"]}
 references: ["relay.example.org:3001"]
 health: {interval: 10s, timeout: 0.5, fall: 3, max_lag: 60}
 policy: {fail_over_after: 5m, fail_back: auto}
 fence: {require: reachable, proxies_are_only_path: false}
 lease: {duration: 60s}
 """
-ENVIRON = {"PROXY_PASSWORD": "hunter2"}
+GATELESS = GOOD[: GOOD.index("proxies:")] + GOOD[GOOD.index("records:") :].replace("reachable", "none")
+ENVIRON = {"PROXY_PASSWORD": "hunter2", "BP_KEY": "aHVudGVyMg=="}
 WORDS = [
     "null", "true", "-1", "1e999", ".nan", "0x1F", "9" * 400, "''", "[]", "{}", "- ", ": ", "? ", "\n", "\n  ", "\t",
     "#", "&a ", "*a", "!!str ", "!", "%", "|", ">", "'", '"', "\\", '"\\x00"', "\u2028", "\x00", "\ud7ff", "ä",
     "[::1]:6000", "http://[", "https://u:p@h/", "h:0", "pool", "records", "1h30m", "---\n", "<<: ", "/proc/self/mem",
-    "main", "none",
+    "main", "none", "confirmed", "true", "bp.example.com", "203.0.113.10", "::", "0.0.0.0", "*.", "59",
 ]  # fmt: skip
 LINES = GOOD.splitlines(keepends=True)
 SCALARS = sorted({word.strip('",[]{}') for line in LINES for word in line.split() if word.strip('",[]{}:-')})
@@ -50,10 +61,12 @@ def loads_or_refuses(text: str) -> None:
         assert isinstance(loaded, Loaded)
     assert said
     assert "hunter2" not in said
+    assert "aHVudGVyMg" not in said
 
 
 def test_the_good_file_is_good() -> None:
     assert load_text(GOOD, environ=ENVIRON).pool.names == ("main", "backup")
+    assert load_text(GATELESS, environ=ENVIRON).pool.gateless
 
 
 @settings(max_examples=300, deadline=None)
@@ -64,23 +77,29 @@ def test_any_small_text_is_loaded_or_refused(text: str) -> None:
 
 @settings(max_examples=400, deadline=None)
 @given(
+    st.sampled_from([GOOD, GATELESS]),
     st.lists(
         st.tuples(st.integers(0, len(GOOD)), st.integers(0, 12), st.sampled_from(WORDS) | st.text(max_size=4)),
         min_size=1,
         max_size=4,
-    )
+    ),
 )
-def test_a_good_file_with_cuts_and_insertions_is_loaded_or_refused(edits: list[tuple[int, int, str]]) -> None:
-    text = GOOD
+def test_a_good_file_with_cuts_and_insertions_is_loaded_or_refused(
+    text: str, edits: list[tuple[int, int, str]]
+) -> None:
     for start, removed, added in edits:
         text = text[:start] + added + text[start + removed :]
     loads_or_refuses(text)
 
 
 @settings(max_examples=400, deadline=None)
-@given(st.sampled_from(SCALARS), st.sampled_from(WORDS + SCALARS) | st.from_regex(r"[ -~]{0,12}", fullmatch=True))
-def test_a_good_file_with_one_value_replaced_is_loaded_or_refused(old: str, new: str) -> None:
-    loads_or_refuses(GOOD.replace(old, new, 1))
+@given(
+    st.sampled_from([GOOD, GATELESS]),
+    st.sampled_from(SCALARS),
+    st.sampled_from(WORDS + SCALARS) | st.from_regex(r"[ -~]{0,12}", fullmatch=True),
+)
+def test_a_good_file_with_one_value_replaced_is_loaded_or_refused(text: str, old: str, new: str) -> None:
+    loads_or_refuses(text.replace(old, new, 1))
 
 
 @settings(max_examples=100, deadline=None)

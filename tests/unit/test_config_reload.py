@@ -8,7 +8,17 @@ from pathlib import Path
 import pytest
 
 from failover.config import compare
-from failover.model import Address, HealthSettings, Pool, Producer, Proxy
+from failover.model import (
+    Address,
+    FenceSettings,
+    HealthSettings,
+    Pool,
+    Producer,
+    Proxy,
+    Record,
+    Rfc2136Zone,
+    Route53Zone,
+)
 
 NAMES = ("main", "backup", "third")
 OLD = Pool(
@@ -18,6 +28,14 @@ OLD = Pool(
     producers=tuple(Producer(name, Address(name, 6000)) for name in NAMES),
     proxies=tuple(
         Proxy(f"proxy-{i}", "producers", {name: name for name in NAMES}, socket=Path(f"/run/{i}.sock")) for i in (1, 2)
+    ),
+    records=(
+        Record(
+            "bp.example.com.",
+            "bp.example.com.",
+            {name: f"192.0.2.{i}" for i, name in enumerate(NAMES)},
+            Route53Zone("Z1"),
+        ),
     ),
 )
 
@@ -107,9 +125,64 @@ def test_a_proxy_may_get_other_credentials_and_a_watch() -> None:
         ("network", {"network": "preprod", "magic": 1}),
         ("state", {"state": Path("/other")}),
         ("listen", {"listen": Address("127.0.0.1", 1)}),
+        ("fence.require", {"proxies": (), "fence": FenceSettings("none")}),
     ],
 )
 def test_what_the_daemon_was_started_with_needs_a_restart(key: str, changes: dict[str, object]) -> None:
-    found = reasons(replace(OLD, **changes))  # type: ignore[arg-type]
+    found = reasons(replace(OLD, **changes), empty=("proxy-1", "proxy-2"))  # type: ignore[arg-type]
     assert found.startswith(f"{key}: changes from ")
     assert "needs a restart of the daemon" in found
+
+
+def test_a_pool_without_gates_gets_them_by_a_restart_only() -> None:
+    old = replace(OLD, proxies=(), fence=FenceSettings("none"))
+    (found,) = compare(old, OLD, active="main", target=None, empty_proxies=(), phase_steady=True)
+    assert found.startswith("fence.require: changes from 'none' to 'reachable', which needs a restart")
+
+
+def test_gates_may_be_asked_to_confirm_otherwise_without_a_restart() -> None:
+    assert reasons(replace(OLD, fence=FenceSettings("confirmed", True)), steady=False) == ""
+
+
+def with_record(**changes: object) -> Pool:
+    return replace(OLD, records=(replace(OLD.records[0], **changes),))  # type: ignore[arg-type]
+
+
+def pointing(**targets: str) -> Pool:
+    return with_record(targets={**OLD.records[0].targets, **targets})
+
+
+RECORDS = {
+    "removed": (replace(OLD, records=()), "'bp.example.com.' is removed or renamed while a handover runs"),
+    "renamed": (with_record(label="b.", name="b."), "'bp.example.com.' is removed or renamed while a handover runs"),
+    "another zone": (with_record(provider=Route53Zone("Z2")), "'bp.example.com.' moves to another zone or server"),
+    "another endpoint": (with_record(provider=Route53Zone("Z1", None, "https://h")), "moves to another zone or server"),
+    "another provider": (
+        with_record(provider=Rfc2136Zone(Address("ns1", 53), "example.com.", "k.", "c2VjcmV0")),
+        "moves to another zone or server",
+    ),
+    "the active elsewhere": (pointing(main="192.0.2.9"), "'bp.example.com.' points elsewhere for main, active, while"),
+    "the target elsewhere": (pointing(backup="192.0.2.9"), "points elsewhere for backup, the target of the handover"),
+}
+
+
+@pytest.mark.parametrize("case", RECORDS)
+def test_what_a_handover_is_about_to_move_stays_until_the_pool_is_steady(case: str) -> None:
+    new, words = RECORDS[case]
+    assert reasons(new) == ""
+    assert words in reasons(new, target="backup", steady=False)
+    assert "Mend: reload again when the pool is steady." in reasons(new, target="backup", steady=False)
+
+
+@pytest.mark.parametrize(
+    "new",
+    [
+        pointing(third="192.0.2.9"),
+        with_record(ttl=120),
+        with_record(resolvers=(Address("10.0.0.2", 53),)),
+        with_record(provider=Route53Zone("Z1", "other")),
+        replace(OLD, records=(*OLD.records, replace(OLD.records[0], name="b.example.", label="b.example."))),
+    ],
+)
+def test_what_a_handover_does_not_move_may_change_at_any_time(new: Pool) -> None:
+    assert reasons(new, target="backup", steady=False) == ""

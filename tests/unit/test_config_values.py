@@ -299,9 +299,13 @@ RULES: dict[str, tuple[str, str]] = {
     "own reference": (SMALLEST + "references: ['10.0.2.10:6000']\n", "is the address of our producer backup"),
     "no proxies": (
         SMALLEST[: SMALLEST.index("proxies")],
-        "proxies: a pool without a proxy has no gate: not sup",
+        "proxies: there is no proxy: nothing could shut a producer out. Mend: add proxies, at least one; or add "
+        "records, write fence: {require: none}, and see",
     ),
-    "empty proxies": (SMALLEST[: SMALLEST.index("proxies")] + "proxies: []\n", "not supported by this version"),
+    "empty proxies": (
+        SMALLEST[: SMALLEST.index("proxies")] + "proxies: []\n",
+        "failover.yaml:6: proxies: there is no proxy",
+    ),
     "neither": (SMALLEST.replace("socket: /run/haproxy/admin.sock,", ""), "proxies[0]: has neither socket nor stats"),
     "both": (proxy(socket="/run/s"), "has both socket and stats"),
     "watch": (
@@ -317,7 +321,14 @@ RULES: dict[str, tuple[str, str]] = {
     "tls on socket": (SMALLEST.replace("backend:", "ca_file: /etc/hosts, backend:"), "ca_file goes with stats"),
     "tls without tls": (proxy(ca_file="/etc/hosts").replace("https", "http"), "ca_file has no effect with http://"),
     "confirmed": (SMALLEST + "fence: {require: confirmed}\n", "no gate could ever confirm"),
-    "none": (SMALLEST + "fence: {require: none}\n", "fence.require: 'none': not supported by this version"),
+    "none with a gate": (
+        SMALLEST + "fence: {require: none}\n",
+        "failover.yaml:8: fence.require: 'none': there are proxies, and they are gates. Mend: remove it, or",
+    ),
+    "none with nothing": (
+        SMALLEST[: SMALLEST.index("proxies")] + "fence: {require: none}\n",
+        "fence.require: 'none': there is neither a proxy nor a record: nothing could be moved. Mend: add records",
+    ),
 }
 
 
@@ -330,11 +341,8 @@ def test_values_that_do_not_go_together_are_refused_in_their_own_words(case: str
 
 
 @pytest.mark.parametrize(
-    "key",
-    [
-        "records", "relays", "agents", "metrics", "schedule", "store", "alerts", "dead_man", "quiet", "companions",
-    ],
-)  # fmt: skip
+    "key", ["relays", "agents", "metrics", "schedule", "store", "alerts", "dead_man", "quiet", "companions"]
+)
 def test_a_name_kept_for_later_is_not_supported_by_this_version(key: str) -> None:
     assert f"{key}: not supported by this version." in refused(f"{SMALLEST}{key}: []\n")
 

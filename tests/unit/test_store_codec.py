@@ -14,6 +14,7 @@ from failover.model import (
     Cause,
     Event,
     EventKind,
+    Exposed,
     Gate,
     Held,
     Instant,
@@ -49,6 +50,7 @@ assignments = st.builds(
     tainted=several(st.builds(Taint, gates, instants, st.none() | instants)),
     seen=several(names),
     failovers=several(instants),
+    exposed=several(st.builds(Exposed, names, instants)),
 )
 json_ready = st.recursive(
     st.none() | st.booleans() | st.integers() | numbers | st.text(max_size=5),
@@ -152,13 +154,14 @@ def test_the_stored_form_changes_only_together_with_the_schema() -> None:
     # If this fails, stores in the field cannot be read any more: add a migration (database.py), then change it here.
     request = Request("id", Verb.PAUSE, PLAIN.since, PLAIN.since, "alice")
     when = '{"boot":"b","mono":1.5,"utc":2.5}'
-    assert codec.dumps(replace(PLAIN, tainted=(Taint(Gate("p", "main"), PLAIN.since),))) == (
+    marked = replace(PLAIN, tainted=(Taint(Gate("p", "main"), PLAIN.since),), exposed=(Exposed("main", PLAIN.since),))
+    assert codec.dumps(marked) == (
         '{"revision":3,"generation":2,"phase":"fencing","active":"main","target":"backup","cause":"forced",'
         f'"since":{when},"reason":"why","term":0,"requested_by":null,"forced_by_hand":false,'
         '"pinned":{"producer":"main","until":null,"reason":"","by":""},"cordoned":[],"paused":null,"released":false,'
         '"barred":[],"passed_over":[],"handed_back":[],'
         f'"tainted":[{{"gate":{{"proxy":"p","producer":"main"}},"since":{when},"answered":null}}],'
-        '"seen":[],"failovers":[],"request":null}'
+        f'"seen":[],"failovers":[],"request":null,"exposed":[{{"producer":"main","since":{when}}}]}}'
     )
     assert codec.dumps(request) == (
         f'{{"id":"id","verb":"pause","at":{when},"expires":{when},"by":"alice","producer":null,"reason":"",'

@@ -12,6 +12,7 @@ import threading
 from collections.abc import Callable, Iterator
 from dataclasses import replace
 from pathlib import Path
+from zlib import crc32
 
 import pytest
 
@@ -23,10 +24,13 @@ from failover.model import (
     Commit,
     Event,
     EventKind,
+    Gate,
+    Held,
     Instant,
     Phase,
     Request,
     RequestState,
+    Taint,
     Verb,
 )
 from failover.store import database
@@ -306,6 +310,95 @@ def test_a_newer_schema_is_refused_and_kept(file: Path) -> None:
     assert error.mend
     with pytest.raises(StoreUnusable, match="newer"):
         SqliteStore.read(file.parent, "EXMPL")
+
+
+FIRST_SCHEMA = """
+CREATE TABLE document (name TEXT PRIMARY KEY, body TEXT NOT NULL, crc INTEGER NOT NULL) WITHOUT ROWID;
+CREATE TABLE request (seq INTEGER PRIMARY KEY AUTOINCREMENT, id TEXT NOT NULL UNIQUE, state TEXT NOT NULL,
+ words TEXT NOT NULL, body TEXT NOT NULL);
+CREATE INDEX request_state ON request (state, seq);
+CREATE TABLE journal (id INTEGER PRIMARY KEY AUTOINCREMENT, utc REAL NOT NULL, kind TEXT NOT NULL, step TEXT,
+ body TEXT NOT NULL);
+CREATE INDEX journal_step ON journal (step, kind) WHERE step IS NOT NULL;
+PRAGMA application_id=0x0FA1107E;
+PRAGMA user_version=1;
+"""
+WHEN = '{"boot":"boot-1","mono":1000.0,"utc":1790000000.0}'
+FIRST_ASSIGNMENT = (
+    '{"revision":7,"generation":4,"phase":"fencing","active":"main","target":"backup","cause":"forced",'
+    f'"since":{WHEN},"reason":"main is down","term":3,"requested_by":null,"forced_by_hand":false,'
+    '"pinned":{"producer":"main","until":null,"reason":"k\\u00fcrzlich","by":"alice"},"cordoned":[],"paused":null,'
+    '"released":false,"barred":[],"passed_over":[],"handed_back":[],'
+    f'"tainted":[{{"gate":{{"proxy":"p","producer":"main"}},"since":{WHEN},"answered":null}}],'
+    '"seen":["main","backup"],"failovers":[],"request":null}'
+)
+
+
+def first_store(folder: Path, assignment: str | None = FIRST_ASSIGNMENT) -> Path:
+    """A state folder as the first schema's program left it."""
+    folder.mkdir(mode=0o700)
+    raw = sqlite3.connect(folder / FILE)
+    raw.executescript(FIRST_SCHEMA)
+    documents = {"pool": "EXMPL", "timers": '{"n":1}', "snapshot": '{"phase":"fencing"}', "snapshot at": WHEN}
+    for name, body in (documents if assignment is None else documents | {"assignment": assignment}).items():
+        raw.execute("INSERT INTO document VALUES (?, ?, ?)", (name, body, crc32(body.encode())))
+    event = f'{{"kind":"decision","at":{WHEN},"reason":"r","generation":4,"producer":null,"detail":{{}}}}'
+    raw.execute("INSERT INTO journal (utc, kind, body) VALUES (?, 'decision', ?)", (T0.utc, event))
+    request = (
+        f'{{"id":"ask","verb":"pin","at":{WHEN},"expires":{WHEN},"by":"alice","producer":"main","reason":"",'
+        '"seconds":null,"force":false,"generation":null}'
+    )
+    raw.execute("INSERT INTO request (id, state, words, body) VALUES ('ask', 'pending', '', ?)", (request,))
+    raw.commit()
+    raw.close()
+    (folder / FILE).chmod(0o600)
+    return folder / FILE
+
+
+def test_a_state_of_the_first_schema_keeps_everything_and_exposes_nobody(folder: Path) -> None:
+    file = first_store(folder)
+    for _ in range(2):  # the second time nothing is left to do
+        store = connect(folder)
+        stored = store.load()
+        assert stored.assignment == Assignment(
+            7,
+            4,
+            Phase.FENCING,
+            "main",
+            "backup",
+            Cause.FORCED,
+            T0,
+            "main is down",
+            term=3,
+            pinned=Held("main", None, "kürzlich", "alice"),
+            tainted=(Taint(Gate("p", "main"), T0),),
+            seen=("main", "backup"),
+            exposed=(),
+        )
+        assert stored.timers == {"n": 1}
+        assert store.snapshot() == ({"phase": "fencing"}, T0)
+        assert [entry.event.reason for entry in store.history()] == ["r"]
+        assert [request.id for request in store.pending()] == ["ask"]
+        store.close()
+    raw = sqlite3.connect(file)
+    assert raw.execute("PRAGMA user_version").fetchone() == (len(database.MIGRATIONS),)
+    raw.close()
+
+
+def test_a_state_of_the_first_schema_without_an_assignment_opens_too(folder: Path) -> None:
+    first_store(folder, None)
+    store = connect(folder)
+    assert store.load().assignment is None
+    store.close()
+
+
+def test_a_damaged_assignment_of_the_first_schema_is_not_made_to_look_whole(folder: Path) -> None:
+    file = first_store(folder)
+    raw = sqlite3.connect(file)
+    raw.execute("UPDATE document SET body = replace(body, 'backup', 'nobody') WHERE name = 'assignment'")
+    raw.commit()
+    raw.close()
+    assert "the assignment does not match its checksum" in str(refused(file))
 
 
 def test_an_older_schema_is_brought_up_by_the_daemon_and_not_by_a_reader(
