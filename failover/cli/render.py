@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -11,7 +12,7 @@ import click
 if TYPE_CHECKING:
     from failover.model import Pool, Proxy
 
-LATER = ("topology", "prometheus", "systemd", "iam")
+LATER = ("topology", "prometheus", "systemd")
 
 
 class _Targets(click.Group):
@@ -48,6 +49,18 @@ def haproxy(ctx: click.Context, name: str | None, listen: str | None, unit: bool
         return
     parts = [f"# /etc/systemd/system/{file}\n{text}" for file, text in haproxy_config.units(proxy, place).items()]
     click.echo("\n".join(parts), nl=False)
+
+
+@command.command("iam", short_help="the least AWS policy for the file's Route 53 records")
+@click.pass_context
+def iam(ctx: click.Context) -> None:
+    """Print the IAM policy with which the file's Route 53 records can be read and changed, and nothing else.
+
+    Attach it to the user or role whose credentials the daemon has.
+    """
+    from failover.records.iam import policy
+
+    click.echo(json.dumps(policy(_pool(ctx).records), indent=2))
 
 
 def _pool(ctx: click.Context) -> Pool:

@@ -84,7 +84,6 @@ def test_the_units_dump_the_proxys_own_socket(file: Path) -> None:
         (["topology"], "render topology: not supported by this version"),
         (["prometheus"], "render prometheus: not supported by this version"),
         (["systemd"], "render systemd: not supported by this version"),
-        (["iam"], "render iam: not supported by this version"),
         (["nosuch"], "nosuch"),
     ],
 )
