@@ -10,21 +10,25 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from typing import Any
 
-from . import health
+from . import health, signposts
 from .health import Track, Yardstick
 from .model import (
     Admin,
     Check,
+    DnsAnswer,
     Gate,
     Instant,
     Lease,
     Ping,
     Pool,
     ProxyReading,
+    RecordReading,
+    RRset,
     ServerView,
     StepKind,
     Tip,
 )
+from .signposts import RecordTrack
 
 REVERSALS = 3  # by another hand, within REVERSAL_WINDOW: we stop fighting
 REVERSAL_WINDOW = 300.0  # seconds
@@ -170,6 +174,7 @@ class View:
     tracks: Mapping[str, Track]
     proxies: Mapping[str, ProxyTrack]
     references: Mapping[str, Reference] = field(default_factory=dict)
+    records: Mapping[str, RecordTrack] = field(default_factory=dict)  # by label
     isolated: bool = False
     lease: Lease | None = None
     room: bool = True  # the store can take a whole handover
@@ -204,6 +209,10 @@ class Board:
             for p in pool.proxies
         }
         self.references: dict[str, Reference] = {str(address): Reference() for address in pool.references}
+        signs = timers.get("records", {})
+        self.records: dict[str, RecordTrack] = {
+            r.label: signposts.restore(signs[r.label]) if r.label in signs else RecordTrack() for r in pool.records
+        }
         for name, track in self.tracks.items():
             if track.tip is not None:
                 self._note_tip(name, track.tip, now)
@@ -257,10 +266,46 @@ class Board:
         """Note that an opening was not answered."""
         self._unanswered[gate] = Unanswered(gate, at)
 
+    def post_record(self, record: str, reading: RecordReading, at: Instant) -> None:
+        """Fold a good reading of a record's provider."""
+        self.records[record] = signposts.fold_reading(self.records[record], reading, at)
+
+    def post_record_silence(self, record: str, at: Instant, error: str) -> None:
+        """Fold a failed attempt to read a record's provider."""
+        self.records[record] = signposts.fold_silence(self.records[record], at, error)
+
+    def post_pointed(self, record: str, wanted: RRset, at: Instant) -> None:
+        """Note that a change of a record is about to leave."""
+        self.records[record] = signposts.fold_sent(self.records[record], wanted, at)
+
+    def post_unsent(self, record: str, wanted: RRset) -> None:
+        """Note that a change had no effect."""
+        self.records[record] = signposts.fold_unsent(self.records[record], wanted)
+
+    def post_accepted(self, record: str, wanted: RRset, change_id: str, at: Instant) -> None:
+        """Fold that the provider accepted a change."""
+        self.records[record] = signposts.fold_accepted(self.records[record], wanted, change_id, at)
+
+    def post_settled(self, record: str, at: Instant) -> None:
+        """Fold that an accepted change is everywhere."""
+        self.records[record] = signposts.fold_settled(self.records[record], at)
+
+    def post_answers(self, record: str, answers: tuple[DnsAnswer, ...], at: Instant) -> None:
+        """Fold what the servers say of a record."""
+        self.records[record] = signposts.fold_answers(self.records[record], answers, at)
+
+    def post_unseen(self, record: str, at: Instant, error: str) -> None:
+        """Fold that no server could be asked about a record."""
+        self.records[record] = signposts.fold_unseen(self.records[record], at, error)
+
     def take_over(self, other: Board) -> None:
         """What timers do not carry, from the board of the file that was in force before."""
         self.room, self.acting_since = other.room, other.acting_since
         self._unanswered.update(other._unanswered)
+        old = {record.label: (record.name, record.provider) for record in other.pool.records}
+        for record in self.pool.records:
+            same = old.get(record.label) == (record.name, record.provider)
+            self.records[record.label] = other.records[record.label] if same else RecordTrack()
 
     def settle_unanswered(self, gates: frozenset[Gate]) -> None:
         """Forget unanswered openings that the stored assignment carries as taint by now."""
@@ -303,6 +348,7 @@ class Board:
             tracks=dict(self.tracks),
             proxies=dict(self.proxies),
             references=dict(self.references),
+            records=dict(self.records),
             isolated=self.isolated,
             lease=self.lease,
             room=self.room,
@@ -317,6 +363,7 @@ class Board:
             "at": _pack(now),
             "tracks": {name: health.dump(track) for name, track in self.tracks.items()},
             "proxies": {name: _dump_proxy(track) for name, track in self.proxies.items() if track.tried},
+            "records": {label: signposts.dump(track) for label, track in self.records.items()},
         }
 
 

@@ -14,12 +14,14 @@ import asyncio
 from collections import deque
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
-from typing import Any, Protocol, TypeVar
+from typing import Any, Protocol
 
 from .board import Board, View
 from .edge import Edge, Order
-from .errors import FailoverError, PingError, StoreConflict, StoreError, StoreFull, WorkerBusy
+from .errors import FailoverError, PingError
+from .keeper import TROUBLE, Keeper, Written
 from .model import (
+    POINT,
     Address,
     Assignment,
     Commit,
@@ -30,18 +32,20 @@ from .model import (
     Lease,
     Phase,
     Ping,
+    Pointing,
     Pool,
+    Record,
     Request,
     RequestState,
     Step,
     StepKind,
 )
-from .ports import Host, PingPort, ProxyPort, Store
+from .ports import Host, PingPort, ProxyPort, RecordPort, Store, VerifyPort
+from .record_edge import PointOrder, RecordEdge
 from .tick import Memory, Outcome, tick
 
-R = TypeVar("R")
-
 READS_PER_PING = 5  # proxies are read so many times in one ping interval
+PINGS_PER_RECORD = 6  # a record's provider is asked once in so many ping intervals, and its servers likewise
 STORE_POLL = 0.5  # seconds between looks for an operator's request
 UNSAVED = 1000  # events kept in memory while the store takes none
 FOLDS = 6  # ticks in one turn at most; each writes an assignment that the next one sees
@@ -93,6 +97,7 @@ class Controller:
         ping: PingPort,
         proxies: Callable[[Pool], Mapping[str, ProxyPort]],
         *,
+        records: Callable[[Record], tuple[RecordPort, VerifyPort]] | None = None,
         holder: str = "",
         observers: Sequence[Observer] = (),
         snapshot: Callable[[Report], Mapping[str, Any]] | None = None,
@@ -100,31 +105,27 @@ class Controller:
         self.pool = pool
         self.holder = holder or host.new_id()
         self._host = host
-        self._store = store
         self._ping = ping
         self._make_ports = proxies
+        self._make_record_ports = records
         self._observers = tuple(observers)
         self._snapshot = snapshot
-        self._store_worker = host.worker("store")
-        self._store_turn = asyncio.Lock()
+        self._keeper = Keeper(store, host, self.holder, self._alert_store)
+        self._keeper.settings = pool.lease
         self._started = host.now()
         self._board = Board(pool, self._started)
         self._assignment: Assignment | None = None
-        self._lease: Lease | None = None  # ours
-        self._standing: Lease | None = None  # another's, as last read
         self._requests: tuple[Request, ...] = ()
         self._memory = Memory()
         self._outcome: Outcome | None = None
         self._edges: dict[str, Edge] = {}
+        self._record_edges: dict[str, RecordEdge] = {}
         self._ports: Mapping[str, ProxyPort] = {}
         self._tasks: list[asyncio.Task[None]] = []
         self._wake = asyncio.Event()
-        self._store_wake = asyncio.Event()
         self._unsaved: deque[Event] = deque(maxlen=UNSAVED)
         self._saved_at: float | None = None
         self._seen_change = -1
-        self._store_error: str | None = None
-        self._store_said: set[str] = set()  # until it works again
         self._unwritten: tuple[str, ...] = ()  # what was told although it could not be written
         self._tick_seconds = 0.0
         self._new_pool: Pool | None = None
@@ -142,11 +143,11 @@ class Controller:
             self._board.view(),
             self._assignment or self._memory.presumed,
             self._outcome,
-            self._lease or self._standing,
-            self._fresh_lease(now) is not None,
+            self._keeper.lease or self._keeper.standing,
+            self._keeper.fresh(now) is not None,
             now,
             self._started,
-            self._store_error,
+            self._keeper.error,
             self._tick_seconds,
         )
 
@@ -161,8 +162,9 @@ class Controller:
         outcome = self._outcome
         if outcome is None or outcome.decision.rule == 1:
             return False
-        busy = any(edge.busy for edge in self._edges.values())
-        return not busy and not outcome.steps and (self._assignment is None or self._assignment.phase is Phase.STEADY)
+        busy = any(edge.busy for edge in self._edges.values()) or any(e.busy for e in self._record_edges.values())
+        busy = busy or bool(outcome.steps or outcome.pointings)
+        return not busy and (self._assignment is None or self._assignment.phase is Phase.STEADY)
 
     async def run(self, stop: asyncio.Event) -> None:
         """Observe, decide and act until ``stop`` is set; then finish the step that runs, persist, resign."""
@@ -227,12 +229,36 @@ class Controller:
             )
             for name, port in self._ports.items()
         }
+        self._record_edges = {record.label: self._record_edge(record) for record in pool.records}
         probes: list[tuple[str, Callable[[], Awaitable[None]]]] = [
             *((f"ping {p.name}", self._producer_probe(p.name, p.address)) for p in pool.producers),
             *((f"reference {a}", self._reference_probe(a)) for a in pool.references),
             *((f"proxy {name}", edge.run) for name, edge in self._edges.items()),
+            *((f"record {name}", edge.run) for name, edge in self._record_edges.items()),
+            *((f"servers of {name}", edge.watch) for name, edge in self._record_edges.items()),
         ]
         self._tasks = [asyncio.create_task(self._supervised(name, run), name=name) for name, run in probes]
+
+    def _record_edge(self, record: Record) -> RecordEdge:
+        if self._make_record_ports is None:
+            raise ValueError(f"{record.label}: nobody gave a port to its provider")
+        port, verifier = self._make_record_ports(record)
+        pool = self.pool
+        pace = pool.health.interval * PINGS_PER_RECORD
+        shared = sum(1 for other in pool.records if type(other.provider) is type(record.provider))
+        return RecordEdge(
+            record.label,
+            port,
+            verifier,
+            self._board,
+            self._host,
+            interval=pace * shared,  # an account's limit holds for all its records together
+            look_interval=pace,
+            timeout=pool.lease.action_timeout,
+            valid=self._may_point,
+            posted=self._wake.set,
+            report=self._say_step,
+        )
 
     async def _supervised(self, name: str, probe: Callable[[], Awaitable[None]]) -> None:
         """Run a probe again and again; a bug in one part is said aloud and ends neither the part nor the others."""
@@ -250,6 +276,8 @@ class Controller:
         self._tasks = []
         for port in self._ports.values():
             await port.close()
+        for edge in self._record_edges.values():
+            await edge.close()
 
     def _producer_probe(self, name: str, address: Address) -> Callable[[], Awaitable[None]]:
         async def probe() -> None:
@@ -278,7 +306,8 @@ class Controller:
             async with self._host.timeout(timeout + 1.0):
                 tip, seconds = await self._ping(address, self.pool.magic, timeout)
         except PingError as error:
-            return Ping(self._host.now(), started, False, stage=error.stage, error=str(error))
+            ended = self._host.now()
+            return Ping(ended, started, False, stage=error.stage, error=str(error), refused=error.refused)
         except TimeoutError:
             return Ping(self._host.now(), started, False, stage="dns", error=f"no answer within {timeout:g} s")
         return Ping(self._host.now(), started, True, tip, seconds)
@@ -290,25 +319,17 @@ class Controller:
 
     async def _keep_lease(self) -> None:
         while True:
-            before, settings = self._lease, self.pool.lease  # a changed file may change them
-            try:
-                lease = await self._in_store(self._acquire)
-            except (StoreError, WorkerBusy, TimeoutError) as error:
-                self._store_broken(error)
-                lease = before if before is not None and not before.expires.reached(self._host.now()) else None
-            held = lease is not None and lease.holder == self.holder
+            before, lease = self._keeper.lease, await self._keeper.renew()
+            held = self._keeper.holds(lease)
             if held and (before is None or before.term != (lease.term if lease else 0)):
                 await self._load(first=False)
                 self._board.acting_since = None
                 self._memory = Memory(presumed=self._memory.presumed)  # what is so now is said anew, to our own journal
-            self._lease = lease
+            self._keeper.lease = lease
             self._say_lease(held)
             self._wake.set()
+            settings = self.pool.lease
             await self._host.sleep(settings.renew if held else min(1.0, settings.action_timeout / 5))
-
-    def _acquire(self) -> Lease | None:
-        settings = self.pool.lease
-        return self._store.acquire(self.holder, self._host.now(), settings.duration, settings.action_timeout)
 
     def _say_lease(self, held: bool) -> None:
         if held is self._lost_before:
@@ -317,16 +338,9 @@ class Controller:
         words = "holds the lease: this controller decides" if held else "lost the lease: observing"
         self.say(Event(EventKind.LEASE, self._host.now(), f"{self.holder} {words}"))
 
-    def _fresh_lease(self, now: Instant) -> Lease | None:
-        """Our lease, if what remains of it covers a step and the margin."""
-        lease, settings = self._lease, self.pool.lease
-        if lease is None or lease.holder != self.holder or lease.expires.boot != now.boot:
-            return None
-        return lease if lease.expires.mono - now.mono > settings.action_timeout + settings.margin else None
-
     def _valid(self, step: Step) -> bool:
         """Whether a step may still be sent: asked in the worker immediately before."""
-        lease, a = self._fresh_lease(self._host.now()), self._assignment
+        lease, a = self._keeper.fresh(self._host.now()), self._assignment
         if lease is None or a is None or a.released or self._board.isolated:
             return False
         if step.term != lease.term or step.generation != a.generation:
@@ -335,29 +349,27 @@ class Controller:
             return a.phase is not Phase.FENCING and step.gate.producer == a.active
         return step.gate.producer != (a.target if a.phase is Phase.FENCING else a.active)
 
+    def _may_point(self, pointing: Pointing) -> bool:
+        """Whether a record may still be changed so: asked in the worker immediately before."""
+        lease, a = self._keeper.fresh(self._host.now()), self._assignment
+        if lease is None or a is None or a.released or self._board.isolated or a.phase is Phase.FENCING:
+            return False
+        current = pointing.term == lease.term and pointing.generation == a.generation
+        return current and pointing.producer == a.active
+
     # ------------------------------------------------------------ the store
 
-    async def _in_store(self, call: Callable[[], R]) -> R:
-        async with self._store_turn:  # lease, watch and decisions take turns; each call has its own deadline
-            return await self._store_worker.call(call, self.pool.lease.action_timeout)
-
-    def _store_broken(self, error: Exception) -> None:
-        words = str(error) or f"the state folder did not answer within {self.pool.lease.action_timeout:g} s"
-        self._store_error = words
-        if words not in self._store_said and len(self._store_said) < UNSAVED:
-            self._store_said.add(words)
-            self._tell(Event(EventKind.ALERT, self._host.now(), words, detail={"alert": "store"}))
+    def _alert_store(self, words: str) -> None:
+        self._tell(Event(EventKind.ALERT, self._host.now(), words, detail={"alert": "store"}))
 
     async def _load(self, *, first: bool) -> None:
         """Take over what is stored: always when the lease was just won, for another may have written."""
 
-        def read() -> tuple[Any, tuple[Event, ...], int]:
-            return self._store.load(), self._store.unfinished(), self._store.changed()
-
+        store = self._keeper.store
         try:
-            stored, unfinished, _ = await self._in_store(read)
-        except (StoreError, WorkerBusy, TimeoutError) as error:
-            self._store_broken(error)
+            stored, unfinished = await self._keeper.call(lambda: (store.load(), store.unfinished()))
+        except TROUBLE as error:
+            self._keeper.broken(error)
             if first:
                 raise
             return
@@ -366,30 +378,43 @@ class Controller:
         if first:
             self._board = Board(self.pool, now, stored.timers)
         for event in unfinished:  # a step whose end nobody saw may still take effect
-            gate = _gate(str(event.detail.get("gate", "")))
-            if event.detail.get("kind") == StepKind.OPEN.value and gate is not None:
-                self._board.post_unanswered(gate, now)
+            if self._presume(event, now):
                 detail = {**event.detail, "result": "unknown"}
                 words = f"{event.reason}: its end was not seen"
                 self._unsaved.append(Event(EventKind.STEP_FAILED, now, words, event.generation, event.producer, detail))
 
+    def _presume(self, begun: Event, now: Instant) -> bool:
+        """Take a step that was begun for one whose effect is unknown; False for those of which nothing follows."""
+        gate = _gate(str(begun.detail.get("gate", "")))
+        if begun.detail.get("kind") == StepKind.OPEN.value and gate is not None:
+            self._board.post_unanswered(gate, now)
+            return True
+        if begun.detail.get("kind") != POINT:
+            return False
+        producer = begun.producer or ""
+        for record in self.pool.records:
+            if record.label == begun.detail.get("record") and producer in record.targets:
+                self._board.post_pointed(record.label, record.wanted(producer), now)
+        return True
+
     async def _watch_store(self) -> None:
+        keeper = self._keeper
         while True:
             try:
-                changed = await self._in_store(self._store.changed)
+                changed = await keeper.call(keeper.store.changed)
                 if changed != self._seen_change:
-                    pending = await self._in_store(self._store.pending)
+                    pending = await keeper.call(keeper.store.pending)
                     self._requests = tuple(r for r in pending if r.id not in self._answered)
                     self._seen_change = changed
-                    if self._fresh_lease(self._host.now()) is None:
-                        stored = await self._in_store(self._store.load)
+                    if keeper.fresh(self._host.now()) is None:
+                        stored = await keeper.call(keeper.store.load)
                         self._assignment = stored.assignment
-                        self._standing = stored.lease
+                        keeper.standing = stored.lease
                     self._wake.set()
-                if self._fresh_lease(self._host.now()) is None:  # a decider's own writes say whether it works
-                    self._store_works()
-            except (StoreError, WorkerBusy, TimeoutError) as error:
-                self._store_broken(error)
+                if keeper.fresh(self._host.now()) is None:  # a decider's own writes say whether it works
+                    keeper.works()
+            except TROUBLE as error:
+                keeper.broken(error)
             await self._host.sleep(STORE_POLL)
 
     # ------------------------------------------------------------ deciding
@@ -413,17 +438,18 @@ class Controller:
             await self._change_pool(self._new_pool)
         now = self._host.now()
         board = self._board
-        board.lease = self._fresh_lease(now)
+        board.lease = self._keeper.fresh(now)
         if board.acting_since is None:
             board.acting_since = now
         before, outcomes = self._assignment, self._fold(now)
         last = outcomes[-1]
         if last.decision.rule == 1:
             board.acting_since = None
-        orders = self._new_orders(last.steps)
-        events = tuple(event for outcome in outcomes for event in outcome.events) + _beginnings(orders, now)
-        if not await self._commit(before, last, outcomes, events, orders, now):
-            self._outcome = replace(last, steps=())
+        orders, points = self._new_orders(last.steps), self._new_points(last.pointings)
+        said = tuple(event for outcome in outcomes for event in outcome.events)
+        events = (*said, *(order.begins(now) for order in orders), *(point.begins(now) for point in points))
+        if not await self._commit(before, last, outcomes, events, bool(orders or points), now):
+            self._outcome = replace(last, steps=(), pointings=())
             self._tell_unwritten(events)
             return min(1.0, self.pool.lease.action_timeout)
         self._unwritten = ()
@@ -432,6 +458,8 @@ class Controller:
         carried = frozenset(t.gate for t in last.assignment.tainted) if last.assignment is not None else frozenset()
         board.settle_unanswered(carried)
         self._hand_out(orders, refresh=_moved(before, self._assignment))
+        for point in points:
+            self._record_edges[point.pointing.record].offer(point)
         return last.wake_in
 
     def _tell_unwritten(self, events: tuple[Event, ...]) -> None:
@@ -469,13 +497,20 @@ class Controller:
             if step.gate.proxy in self._edges and self._edges[step.gate.proxy].wants(step)
         )
 
+    def _new_points(self, pointings: tuple[Pointing, ...]) -> tuple[PointOrder, ...]:
+        return tuple(
+            PointOrder(self._host.new_id(), pointing)
+            for pointing in pointings
+            if pointing.record in self._record_edges and self._record_edges[pointing.record].wants(pointing)
+        )
+
     async def _commit(
         self,
         before: Assignment | None,
         last: Outcome,
         outcomes: list[Outcome],
         events: tuple[Event, ...],
-        orders: tuple[Order, ...],
+        sends: bool,
         now: Instant,
     ) -> bool:
         """Write what was decided. False: nothing was written, so nothing may be sent."""
@@ -483,7 +518,7 @@ class Controller:
         changed = last.assignment is not None and last.assignment != before and any(o.changed for o in outcomes)
         answers = tuple(answer for outcome in outcomes for answer in outcome.answers)
         due = self._saved_at is None or now.mono - self._saved_at >= self.pool.health.interval
-        needed = changed or answers or orders
+        needed = changed or answers or sends
         if lease is None:
             for event in events:
                 self._tell(event)
@@ -526,50 +561,28 @@ class Controller:
         return replace(report, assignment=outcome.assignment or report.assignment, outcome=outcome, now=now)
 
     async def _write(self, commit: Commit, *, reserve: bool) -> bool:
-        def write() -> bool:
-            room = True
-            if reserve:
-                try:
-                    self._store.reserve()
-                except StoreFull:
-                    room = False
-            self._store.commit(commit)
-            return room
-
-        try:
-            room = await self._in_store(write)
-        except StoreConflict as error:
-            self._store_broken(error)
+        written = await self._keeper.write(commit, reserve=reserve)
+        if written in (Written.OVERTAKEN, Written.UNKNOWN):  # look before deciding again
             await self._load(first=False)
-            return False
-        except StoreFull as error:
-            self._store_broken(error)
+        elif written is Written.FULL:
             self._board.room = False
-            return False
-        except (StoreError, WorkerBusy, TimeoutError) as error:
-            self._store_broken(error)
-            if isinstance(error, TimeoutError):  # it may still be written: look before deciding again
-                await self._load(first=False)
+        if written not in (Written.DONE, Written.DONE_WITHOUT_ROOM):
             return False
         if reserve:
-            self._note_room(room)
+            self._note_room(written is Written.DONE)
         elif self._board.room:
-            self._store_works()
+            self._keeper.works()
         return True
-
-    def _store_works(self) -> None:
-        self._store_error = None
-        self._store_said.clear()
 
     def _note_room(self, room: bool) -> None:
         if self._board.room is not room:
             words = "the state folder has room again"
             if not room:
-                words = self._store_error = "the state folder has no room for a handover: none will be started"
+                words = self._keeper.error = "the state folder has no room for a handover: none will be started"
             self.say(Event(EventKind.ALERT, self._host.now(), words, detail={"alert": "room"}))
         self._board.room = room
         if room:
-            self._store_works()
+            self._keeper.works()
 
     def _hand_out(self, orders: tuple[Order, ...], *, refresh: bool) -> None:
         for name, edge in self._edges.items():
@@ -586,7 +599,7 @@ class Controller:
         now = self._host.now()
         board = Board(pool, now, self._board.timers(now))
         board.take_over(self._board)
-        self.pool, self._board = pool, board
+        self.pool, self._board, self._keeper.settings = pool, board, pool.lease
         self._start_probes()
         self.say(Event(EventKind.CONFIG_RELOADED, now, "the configuration file was read again"))
 
@@ -611,14 +624,6 @@ class Controller:
 
     # ------------------------------------------------------------ leaving
 
-    async def _when_free(self, call: Callable[[], None]) -> None:
-        """Call the store once a call that was cut short has ended; the caller sets the deadline."""
-        while True:
-            try:
-                return await self._in_store(call)
-            except WorkerBusy:
-                await self._host.sleep(0.02)
-
     async def _finish_steps(self) -> None:
         """Give steps that are being sent their time: an abandoned one has an unknown effect."""
         try:
@@ -629,32 +634,19 @@ class Controller:
             return
 
     async def _leave(self) -> None:
-        now, lease = self._host.now(), self._fresh_lease(self._host.now())
+        now, keeper = self._host.now(), self._keeper
+        lease = keeper.fresh(now)
         stopped = Event(EventKind.STOPPED, now, f"controller {self.holder} stopped")
         self._tell(stopped)
         try:
             async with self._host.timeout(self.pool.lease.action_timeout):
                 if lease is not None:
                     commit = Commit(lease.term, events=(*self._unsaved, stopped), timers=self._board.timers(now))
-                    await self._when_free(lambda: self._store.commit(commit))
-                await self._when_free(lambda: self._store.resign(self.holder))
+                    await keeper.when_free(lambda: keeper.store.commit(commit))
+                await keeper.when_free(lambda: keeper.store.resign(self.holder))
         except (FailoverError, TimeoutError) as error:
-            self._store_broken(error)
-        self._store_worker.close()
-
-
-def _beginnings(orders: tuple[Order, ...], now: Instant) -> tuple[Event, ...]:
-    return tuple(
-        Event(
-            EventKind.STEP_STARTED,
-            now,
-            f"{order.step.kind.value} {order.step.gate}: {order.step.reason}",
-            order.step.generation,
-            order.step.gate.producer,
-            {"step": order.id, "kind": order.step.kind.value, "gate": str(order.step.gate)},
-        )
-        for order in orders
-    )
+            keeper.broken(error)
+        keeper.close()
 
 
 def _moved(before: Assignment | None, after: Assignment | None) -> bool:

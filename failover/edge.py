@@ -12,7 +12,7 @@ from dataclasses import dataclass
 
 from .board import Board, misdirected
 from .errors import GateError, GateTimeout, GateUnreachable, WorkerBusy
-from .model import Admin, Event, EventKind, Gate, ServerView, Step, StepKind
+from .model import Admin, Event, EventKind, Gate, Instant, ServerView, Step, StepKind
 from .ports import Host, ProxyPort
 
 BACKOFF = 10.0  # seconds: the longest pause before a step that failed, or had no effect, is tried again
@@ -26,6 +26,13 @@ class Order:
 
     id: str
     step: Step
+
+    def begins(self, now: Instant) -> Event:
+        """The journal's row for its beginning."""
+        step = self.step
+        detail = {"step": self.id, "kind": step.kind.value, "gate": str(step.gate)}
+        words = f"{step.kind.value} {step.gate}: {step.reason}"
+        return Event(EventKind.STEP_STARTED, now, words, step.generation, step.gate.producer, detail)
 
 
 class Edge:

@@ -17,7 +17,22 @@ from __future__ import annotations
 
 from dataclasses import dataclass, replace
 
-from .model import Admin, Assignment, Cause, Gate, Held, Instant, PassedOver, Phase, Step, StepKind
+from . import signposts
+from .model import (
+    Admin,
+    Assignment,
+    Cause,
+    Change,
+    Exposed,
+    Gate,
+    Held,
+    Instant,
+    PassedOver,
+    Phase,
+    Pointing,
+    Step,
+    StepKind,
+)
 from .situation import SERVE_BUDGET, Care, Situation, care_of
 
 FAILOVERS = 8  # automatic failovers remembered
@@ -63,6 +78,7 @@ class Progress:
     reason: str
     assignment: Assignment | None = None
     steps: tuple[Step, ...] = ()
+    pointings: tuple[Pointing, ...] = ()
     alert: str | None = None
 
 
@@ -141,6 +157,25 @@ def open_steps(s: Situation, producer: str) -> tuple[Step, ...]:
     return tuple(steps)
 
 
+def pointings(s: Situation, producer: str) -> tuple[Pointing, ...]:
+    """Point every record at ``producer`` that does not, as far as its provider answers. The caller has seen the fence.
+
+    In steady a record that another hand keeps changing is left alone; a handover changes it all the same.
+    """
+    if s.a is None:
+        raise ValueError("a change needs an assignment")
+    term = 0 if s.view.lease is None else s.view.lease.term
+    found = []
+    for record in s.misplaced(producer):
+        track, wanted = s.view.records[record.label], record.wanted(producer)
+        if s.a.phase is Phase.STEADY and (s.disputed(record) or signposts.in_flight(track, wanted, s.now)):
+            continue
+        change = Change(track.rrset, wanted)
+        reason = f"relays that look {record.name} up are to find {producer}"
+        found.append(Pointing(record.label, producer, change, s.a.generation, term, reason))
+    return tuple(found)
+
+
 def _step(s: Situation, kind: StepKind, proxy: str, producer: str, reason: str) -> Step:
     a, lease = s.a, s.view.lease
     if a is None:
@@ -193,8 +228,24 @@ def _fenced(s: Situation, a: Assignment, target: str) -> Progress:
         names = ", ".join(str(p.gate) for p in passed)
         reason = f"{reason}, passing over {names}, which could not be asked"
         alert = f"{names} passed over: if it still carries traffic, two producers are reachable"
-    promoted = replace(a, phase=Phase.PROMOTING, active=target, since=s.now, passed_over=passed)
+    exposed = a.exposed
+    if s.pool.gateless:
+        alert = reason = _unfenced(s, a, target)
+        exposed = tuple(e for e in exposed if e.producer != target)
+        if a.active is not None and a.active != target:
+            exposed = (*(e for e in exposed if e.producer != a.active), Exposed(a.active, s.now))
+    promoted = replace(a, phase=Phase.PROMOTING, active=target, since=s.now, passed_over=passed, exposed=exposed)
     return Progress("fenced", reason, promoted, alert=alert)
+
+
+def _unfenced(s: Situation, a: Assignment, target: str) -> str:
+    """What must be said when there is nothing that could shut the old producer out."""
+    others = [p for p in s.pool.others(target) if p == a.active or s.up(p)]
+    names = " and ".join(others) or "nobody else"
+    words = f"there is no gate: nothing shuts {names} out while {target} takes over"
+    if any(s.up(p) for p in others):
+        words += "; it is up, and two producers may be reachable until every relay has let go of it"
+    return words
 
 
 def _rescue(s: Situation, a: Assignment, target: str) -> Progress | None:
@@ -221,17 +272,19 @@ def _care_to(a: Assignment, producer: str) -> Care:
 
 def _promoting(s: Situation, a: Assignment, target: str) -> Progress:
     spent = elapsed(s, a)
-    serving = s.serving_gates(target)
-    waiting = tuple(name for name in s.answering() if name not in serving and not s.contested(name))
+    serving = s.serving(target)
+    waiting = s.not_yet_serving(target)
     if serving and (not waiting or spent >= SERVE_BUDGET):
-        reason = f"{target} is served by {', '.join(serving)}"
+        names = ", ".join(serving)
+        reason = f"{names} points to {target}" if s.pool.gateless else f"{target} is served by {names}"
         if waiting:
             reason += f"; {', '.join(waiting)} not yet"
         return Progress("served", reason, settle(s, a, target))
     gone = s.down(target) if a.forced_by_hand else s.down(target) or s.health(target).value == "down"
     alert = None
     if gone or (not serving and spent >= SERVE_BUDGET):
-        alert = f"no gate serves {target}, and nobody else can take over safely"
+        what = "record points to" if s.pool.gateless else "gate serves"
+        alert = f"no {what} {target}, and nobody else can take over safely"
         moved = _unserved(s, a, target, gone)
         if moved is not None:
             return moved
@@ -241,17 +294,22 @@ def _promoting(s: Situation, a: Assignment, target: str) -> Progress:
     lacks = s.unfenced(target, care_of(a))
     if lacks:
         return Progress(None, f"promoting {target}: {lacks[0]}", steps=steps, alert=alert)
-    words = f"promoting {target}: waiting for {', '.join(waiting) or 'a proxy'}"
-    return Progress(None, words, steps=steps + open_steps(s, target), alert=alert)
+    waited = ", ".join(waiting) or (s.unservable(target, voluntary=False) if s.pool.gateless else None) or "a proxy"
+    words = f"promoting {target}: waiting for {waited}"
+    steps += open_steps(s, target)
+    return Progress(None, words, steps=steps, pointings=pointings(s, target), alert=alert)
 
 
 def _unserved(s: Situation, a: Assignment, target: str, gone: bool) -> Progress | None:
     others = s.pool.others(target)
     fenceable = tuple(p for p in others if s.unfenceable(p, Care.RETURN) is None)
+    if s.pool.gateless and not gone:  # a provider that takes no change is nobody's fault: only back to where it points
+        fenceable = tuple(p for p in fenceable if s.signposted() == p)
     heir = s.first(fenceable, fit=True) or s.first(fenceable, fit=False)
     if heir is None:
         return None
-    why = f"{target} is down" if gone else f"no gate serves {target} after {SERVE_BUDGET:g} s"
+    unserved = "no record could be pointed to" if s.pool.gateless else "no gate serves"
+    why = f"{target} is down" if gone else f"{unserved} {target} after {SERVE_BUDGET:g} s"
     return _redirect(s, a, heir, Cause.TAKEN_BACK, "unserved", f"{why}: on to {heir}", bar_target=True)
 
 

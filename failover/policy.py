@@ -11,10 +11,11 @@ from collections.abc import Callable
 from dataclasses import dataclass, replace
 
 from . import handover, health
-from .model import Answer, Assignment, Cause, Health, Held, Phase, Request, RequestState, Step, Verb
+from .model import Answer, Assignment, Cause, Health, Held, Phase, Pointing, Request, RequestState, Step, Verb
 from .situation import Care, Situation
 
 DAMPING_LIMIT = 8  # fail_back_after is at most so many times as long
+BY_HAND = "it is moved by hand only, failover switchover"  # where no gate could fence
 
 
 @dataclass(frozen=True, slots=True)
@@ -25,6 +26,7 @@ class Verdict:
     reason: str
     assignment: Assignment | None = None  # a new value, or None: as it is
     steps: tuple[Step, ...] = ()
+    pointings: tuple[Pointing, ...] = ()
     answer: Answer | None = None
     alert: str | None = None
 
@@ -88,6 +90,7 @@ def unfinished(q: Asked) -> Verdict | str:
         progress.reason,
         progress.assignment,
         progress.steps,
+        progress.pointings,
         _finished(s.a, progress.assignment, s.pool.preferred),
         progress.alert,
     )
@@ -110,6 +113,8 @@ def first_start(q: Asked) -> Verdict | str:
         return "there is an assignment"
     for request in q.requests:
         return Verdict("no-assignment", _REFUSED_UNADOPTED, answer=_refuse(request, _REFUSED_UNADOPTED))
+    if s.pool.gateless:
+        return _first_signposted(s)
     silent = s.silent()
     if silent:
         return Verdict(
@@ -125,13 +130,29 @@ def first_start(q: Asked) -> Verdict | str:
     return Verdict("adopted", f"{chosen} {why}: adopted", first_assignment(s, chosen, f"{chosen} {why}", None))
 
 
+def _first_signposted(s: Situation) -> Verdict:
+    """Where there is no gate: the producer that is up and that every record points to."""
+    unread = [r.label for r in s.pool.records if not s.view.records[r.label].answers_now]
+    chosen = s.signposted()
+    if unread:
+        words = f"no assignment yet, and {', '.join(unread)} cannot be read"
+    elif chosen is None:
+        words = "no assignment yet, and the records do not all point to one producer"
+    elif not s.up(chosen):
+        words = f"no assignment yet: the records point to {chosen}, which is not up"
+    else:
+        why = "is up, and the records point to it"
+        return Verdict("adopted", f"{chosen} {why}: adopted", first_assignment(s, chosen, f"{chosen} {why}", None))
+    return Verdict("unadopted", f"{words}; or: failover adopt NAME")
+
+
 def adoption(q: Asked) -> Verdict | str:
     """Rule 6: the active is down and others are up and open: somebody has switched; never close the only live one."""
     s, a = q.s, _assigned(q)
     active = a.active
     if active is None or not s.down(active):
         return f"{active} is not down by majority"
-    others = tuple(p for p in s.pool.others(active) if s.up(p) and s.open_gates(p))
+    others = tuple(p for p in s.pool.others(active) if s.up(p) and s.let_in(p))
     if not others:
         return "no other producer is up and open"
     chosen = next((p for p in others if s.fit(p) is True), None)
@@ -193,6 +214,8 @@ def down(q: Asked) -> Verdict | str:
         )
         s.alert("no-majority", f"{reason}: no failover")
         return reason
+    if s.pool.gateless and s.deaf():
+        return f"{active} does not answer, but no reference does just now either: our own network may be at fault"
     heirs, cause, lack = _heirs(s, active)
     lacks = {heir: _cannot_start(s, heir, Care.FORCED) for heir in heirs}
     target = next((heir for heir in heirs if lacks[heir] is None), None)
@@ -222,6 +245,8 @@ def unfit(q: Asked) -> Verdict | str:
         return f"{active} lags {track.lag} slots behind; patience for another {left:.0f} s"
     if s.pinned(active):
         return f"{active} is unfit, but pinned"
+    if s.pool.gateless:
+        return f"{active} is unfit, but up, and nothing could shut it out: {BY_HAND}"
     return _voluntary(
         s, s.first(s.pool.others(active), fit=True), Cause.UNFIT, f"{active} lags {track.lag} slots behind"
     )
@@ -244,6 +269,8 @@ def failback(q: Asked) -> Verdict | str:
         return f"{preferred}, the preferred one, is active"
     if s.pool.policy.fail_back != "auto":
         return "fail_back: manual"
+    if s.pool.gateless:
+        return f"nothing could shut {a.active} out: {BY_HAND} --to {preferred}"
     if a.active is not None and s.pinned(a.active):
         return f"the role is pinned to {a.active}"
     for which in ("cordoned", "barred"):
@@ -271,12 +298,14 @@ def drift(q: Asked) -> Verdict:
     lacks = s.unfenced(active, Care.RETURN)
     wanted = handover.open_steps(s, active)
     opening = () if lacks else wanted
-    if not closing and wanted and lacks:
+    pointing = handover.pointings(s, active)
+    if not closing and wanted and lacks and not pointing:
         return Verdict("waits", f"{active} is active; to open {wanted[0].gate} again it waits: {lacks[0]}")
-    if not closing and not opening:
+    if not closing and not opening and not pointing:
         return Verdict("steady", f"{active} is active; nothing to repair")
-    names = ", ".join(f"{step.kind.value} {step.gate}" for step in (*closing, *opening))
-    return Verdict("repair", f"{active} is active; repairing: {names}", steps=(*closing, *opening))
+    steps = (*closing, *opening)
+    names = ", ".join([*(f"{step.kind.value} {step.gate}" for step in steps), *map(str, pointing)])
+    return Verdict("repair", f"{active} is active; repairing: {names}", steps=steps, pointings=pointing)
 
 
 RULES: tuple[tuple[int, str, Rule], ...] = (
@@ -369,7 +398,7 @@ def _cannot_start(s: Situation, target: str, care: Care) -> str | None:
 
 def _voluntary(s: Situation, target: str | None, cause: Cause, why: str) -> Verdict | str:
     if target is None:
-        return f"{why}, but no other producer is fit, uncordoned, unbarred and visible to a proxy"
+        return f"{why}, but no other producer is fit, uncordoned, unbarred{_visible(s)}"
     lack = _cannot_start(s, target, Care.VOLUNTARY)
     if lack is not None:
         return f"{why}, but {target} cannot take over: {lack}"
@@ -377,17 +406,25 @@ def _voluntary(s: Situation, target: str | None, cause: Cause, why: str) -> Verd
     return Verdict(cause.value, reason, handover.begin(s, target, cause, reason))
 
 
+def _visible(s: Situation) -> str:
+    return "" if s.pool.gateless else " and visible to a proxy"
+
+
 def _heirs(s: Situation, active: str) -> tuple[tuple[str, ...], Cause | None, str]:
     """Who may take over from an active that is down, best first, and why now; without a cause: what is waited for."""
     preferred = s.pool.preferred
-    if preferred != active and not s.pinned(active) and s.first((preferred,), fit=True) is not None:
+    free = preferred != active and not s.pinned(active) and not s.pool.gateless
+    if free and s.first((preferred,), fit=True) is not None:
         return (preferred,), Cause.AT_ONCE, ""
     left = health.patience_left(s.view.tracks[active], s.now, s.pool.policy.fail_over_after)
     if left > 0:
         s.wake_in(left)
         return (), None, f"{active} is down; patience for another {left:.0f} s"
     heirs = s.heirs(s.pool.others(active))
-    lack = f"{active} is down, and no other producer is up, uncordoned, unbarred and visible to a proxy"
+    lack = f"{active} is down, and no other producer is up, uncordoned, unbarred{_visible(s)}"
+    unpointable = s.unservable(active, voluntary=False) if s.pool.gateless else None
+    if unpointable is not None:
+        lack = f"{active} is down, but nobody can take over, for no record can be moved: {unpointable}"
     return heirs, Cause.FORCED, lack
 
 

@@ -9,9 +9,9 @@ from __future__ import annotations
 from dataclasses import dataclass
 from enum import StrEnum
 
-from . import health
+from . import health, signposts
 from .board import ProxyTrack, View
-from .model import Admin, Assignment, Cause, Check, Drift, Gate, Health, Instant, Phase, Pool, ServerView
+from .model import Admin, Assignment, Cause, Check, Drift, Gate, Health, Instant, Phase, Pool, Record, ServerView
 
 RELOAD_DOUBT = 3600.0  # seconds for which a reload without a known hard_stop_after is worth showing
 SERVE_BUDGET = 30.0  # seconds in which every reachable gate is to serve a promoted producer
@@ -227,6 +227,8 @@ class Situation:
 
     def unservable(self, producer: str, *, voluntary: bool) -> str | None:
         """Why no gate could serve ``producer``, or None when one could (a voluntary move: no gate may doubt it)."""
+        if self.pool.gateless:
+            return self._unpointable(voluntary)
         answering = self.answering()
         if not answering:
             return "no proxy answers"
@@ -236,6 +238,81 @@ class Situation:
         if len(failing) == len(answering):
             return f"no proxy that answers can see {producer}"
         return None
+
+    # ------------------------------------------------------------ records
+
+    def movable(self) -> tuple[Record, ...]:
+        """Records that could be changed now: the provider answers, and the name is ours to change."""
+        return tuple(r for r in self.pool.records if self._immovable(r) is None)
+
+    def _immovable(self, record: Record) -> str | None:
+        track = self.view.records[record.label]
+        if not track.answers_now:
+            return f"{record.label}: {track.error or 'its provider was not read yet'}"
+        if track.reading is not None and track.reading.unownable is not None:
+            return f"{record.label} {track.reading.unownable}"
+        return None
+
+    def _unpointable(self, voluntary: bool) -> str | None:
+        """Why no record (a voluntary move: not every record) could be moved."""
+        lacks = [lack for record in self.pool.records if (lack := self._immovable(record)) is not None]
+        if lacks and (voluntary or len(lacks) == len(self.pool.records)):
+            return lacks[0]
+        return None
+
+    def misplaced(self, producer: str) -> tuple[Record, ...]:
+        """Records that could be changed now, and do not hold what they should for ``producer``."""
+        return tuple(r for r in self.movable() if self.view.records[r.label].rrset != r.wanted(producer))
+
+    def disputed(self, record: Record) -> bool:
+        """Whether another hand keeps changing this record: then only a handover changes it."""
+        until = self.view.records[record.label].contested_until
+        if until is None or until.reached(self.now):
+            return False
+        self.wake_in(until.mono - self.now.mono)
+        return True
+
+    def signposted(self) -> str | None:
+        """The producer at whom every record points that can be read; None when they differ or none can be."""
+        found = {
+            r.points_to(self.view.records[r.label].rrset)
+            for r in self.pool.records
+            if self.view.records[r.label].answers_now
+        }
+        return found.pop() if len(found) == 1 else None
+
+    def serving(self, producer: str) -> tuple[str, ...]:
+        """Gates through which connections reach the producer; without any gate, the records that hold its address."""
+        if not self.pool.gateless:
+            return self.serving_gates(producer)
+        tracks = self.view.records
+        return tuple(r.label for r in self.pool.records if tracks[r.label].rrset == r.wanted(producer))
+
+    def not_yet_serving(self, producer: str) -> tuple[str, ...]:
+        """Gates (without any, records) that could serve the producer and do not yet."""
+        if self.pool.gateless:
+            return tuple(record.label for record in self.misplaced(producer))
+        serving = self.serving_gates(producer)
+        return tuple(name for name in self.answering() if name not in serving and not self.contested(name))
+
+    def let_in(self, producer: str) -> bool:
+        """Whether relays that connect now may reach the producer: an open gate, or where there is none, the records."""
+        return self.signposted() == producer if self.pool.gateless else bool(self.open_gates(producer))
+
+    def believed(self, producer: str) -> Instant | None:
+        """Until when, at worst, some relay may take a record for pointing at this producer; None: not any more."""
+        untils = []
+        for record in self.pool.records:
+            track = self.view.records[record.label]
+            if record.points_to(track.rrset) == producer:
+                untils.append(self.now.after(record.ttl + signposts.NODE_MOST))
+            target = record.targets[producer]
+            untils.extend(
+                belief.at_worst_until(self.now)
+                for belief in signposts.believed(track, self.now)
+                if belief.rrset is not None and target in belief.rrset.values
+            )
+        return max(untils, key=lambda until: until.utc, default=None)
 
     # ------------------------------------------------------------ fencing
 
@@ -368,7 +445,7 @@ class Situation:
                 lack = self._silent_gate(self.view.proxies[proxy], Gate(proxy, producer), care)
                 if lack is not None:
                     return lack
-        return None if self.answering() else "no proxy answers"
+        return None if self.answering() or self.pool.gateless else "no proxy answers"
 
     def deaf(self) -> bool:
         """Whether references are configured and none of them answered its last ping."""
@@ -381,7 +458,8 @@ class Situation:
         producers = [n for n in self.view.tracks if n not in self.view.pinged]
         proxies = [n for n, t in self.view.proxies.items() if not t.tried]
         references = [n for n, r in self.view.references.items() if r.last is None]
-        return (*producers, *proxies, *references)
+        records = [n for n, t in self.view.records.items() if not t.tried] if self.pool.gateless else []
+        return (*producers, *proxies, *references, *records)
 
     def split(self) -> tuple[Gate, ...]:
         """Gates that are open, or carry sessions, for a producer that is not the one to be let in."""
@@ -414,11 +492,18 @@ class Situation:
             found.extend(("tainted", str(taint.gate), late, False) for taint in a.tainted)
             passed = "was passed over while silent: it may still carry traffic"
             found.extend(("passed-over", str(over.gate), passed, False) for over in a.passed_over)
+            for exposed in a.exposed:
+                what = self._exposure(exposed.producer)
+                found.append(("exposed", exposed.producer, what, False))
+                if self.up(exposed.producer):
+                    self.alert(f"exposed:{exposed.producer}", what)
             if a.phase is Phase.STEADY and a.active is not None:
                 idle = [name for name in self.answering() if name not in self.serving_gates(a.active)]
                 found.extend(
                     ("not-serving", str(Gate(name, a.active)), self._why_not(name, a.active), False) for name in idle
                 )
+        for record in self.pool.records:
+            found.extend((kind, record.label, what, False) for kind, what in self._record_drift(record))
         return tuple(
             Drift(kind, where, what, known.get((kind, where), self.now), split) for kind, where, what, split in found
         )
@@ -436,6 +521,27 @@ class Situation:
                 self.wake_in(left)
                 found.append(("reloaded", "was reloaded and may hide sessions: its hard_stop_after is unknown"))
         return found
+
+    def _exposure(self, producer: str) -> str:
+        last = self.view.tracks[producer].last
+        if last is not None and last.refused:
+            return (
+                f"{producer}'s node is gone, and with it every session; "
+                "but relays may still look its old address up, and connect when it is back"
+            )
+        return (
+            f"{producer} is {self.health(producer).value}, and relays that connected to it may stay with it: "
+            "nothing shuts it out. Restart its node (that is seen here), and relays that stick to it"
+        )
+
+    def _record_drift(self, record: Record) -> list[tuple[str, str]]:
+        a, track = self.a, self.view.records[record.label]
+        settled = a is not None and a.phase is Phase.STEADY
+        signs = signposts.drift(record, track, a.active if a is not None and settled else None, self.now)
+        for sign in signs:
+            if sign.alert:
+                self.alert(f"{sign.kind}:{record.label}", f"{record.label}: {sign.what}")
+        return [(sign.kind, sign.what) for sign in signs]
 
     def _describe(self, gate: Gate) -> str:
         server = self.server(gate.proxy, gate.producer)

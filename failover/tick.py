@@ -20,6 +20,7 @@ from .model import (
     Held,
     Instant,
     Phase,
+    Pointing,
     Pool,
     Request,
     RequestState,
@@ -63,6 +64,7 @@ class Outcome:
     assignment: Assignment | None
     changed: bool  # the assignment is to be written
     steps: tuple[Step, ...]
+    pointings: tuple[Pointing, ...]
     events: tuple[Event, ...]
     answers: tuple[Answer, ...]
     drift: tuple[Drift, ...]
@@ -98,13 +100,15 @@ def tick(
     verdict = decision.verdict
     result: Assignment | None
     steps: tuple[Step, ...]
+    pointings: tuple[Pointing, ...]
     if observing:
-        result, steps = aged, ()
+        result, steps, pointings = aged, (), ()
         presumed = verdict.assignment if verdict.key in ("adopted", "adoption") else memory.presumed
         if verdict.answer is not None:
             answers.append(Answer(verdict.answer.request, RequestState.REFUSED, "mode: observe, nothing is moved"))
     else:
-        result, steps, presumed = verdict.assignment or aged, verdict.steps, None
+        result, presumed = verdict.assignment or aged, None
+        steps, pointings = verdict.steps, verdict.pointings
         if verdict.answer is not None:
             answers.append(verdict.answer)
         _interrupted(assignment, result, answers)
@@ -127,6 +131,7 @@ def tick(
         assignment=result,
         changed=changed,
         steps=steps if held and not changed else (),
+        pointings=pointings if held and not changed else (),
         events=tuple(events),
         answers=tuple(answers),
         drift=drift,
@@ -163,6 +168,7 @@ def _age(pool: Pool, view: View, a: Assignment | None, now: Instant, events: lis
         if n in view.tracks and health.fit_for(view.tracks[n], now) < pool.policy.fail_back_after
     )
     passed = tuple(p for p in a.passed_over if p.gate.proxy in view.proxies and not view.proxies[p.gate.proxy].answers)
+    exposed = tuple(e for e in a.exposed if _still_exposed(Situation(pool, view, a, now), e.producer))
     aged = replace(
         a,
         paused=paused,
@@ -173,8 +179,18 @@ def _age(pool: Pool, view: View, a: Assignment | None, now: Instant, events: lis
         passed_over=passed,
         handed_back=settled,
         seen=seen,
+        exposed=exposed,
     )
     return a if aged == a else aged
+
+
+def _still_exposed(s: Situation, producer: str) -> bool:
+    """Until its node is seen gone, which ends every session, at a time when no relay looks it up any more."""
+    track = s.view.tracks.get(producer)
+    if track is None or s.a is None or s.a.active == producer:
+        return False
+    gone = track.last is not None and track.last.refused and not s.view.isolated
+    return not gone or s.believed(producer) is not None
 
 
 def _unexpired(held: tuple[Held, ...], now: Instant) -> tuple[Held, ...]:
@@ -425,13 +441,13 @@ def next_actions(s: Situation, lacked: Mapping[int, str]) -> tuple[NextAction, .
     if s.health(active).value == "down":
         left = health.patience_left(track, s.now, patience)
         found.append(NextAction("failover", left, f"{active} to stay down" if left > 0 else _free(lacked.get(9, ""))))
-    elif s.fit(active) is False:
+    elif s.fit(active) is False and not s.pool.gateless:
         left = max(0.0, patience - health.unfit_for(track, s.now))
         found.append(
             NextAction("leave-unfit", left, f"{active} to stay unfit" if left > 0 else _free(lacked.get(10, "")))
         )
     preferred = s.pool.preferred
-    blocked = s.pinned(active) or s.held(preferred, "cordoned") or s.held(preferred, "barred")
+    blocked = s.pool.gateless or s.pinned(active) or s.held(preferred, "cordoned") or s.held(preferred, "barred")
     if active != preferred and s.fit(preferred) is True and s.pool.policy.fail_back == "auto" and not blocked:
         left = max(0.0, policy.fail_back_wait(s) - health.fit_for(s.view.tracks[preferred], s.now))
         found.append(

@@ -27,9 +27,10 @@ from failover.gates.haproxy import proxy_port
 from failover.host import RealHost
 from failover.log import Bridge, Log
 from failover.metrics import Metrics
-from failover.model import Admin, Commit, Event, EventKind, Pool
-from failover.ports import ProxyPort
+from failover.model import Admin, Commit, Event, EventKind, Pool, Record
+from failover.ports import ProxyPort, RecordPort, VerifyPort
 from failover.probes.ping import NodePing
+from failover.records import record_port, verify_port
 from failover.store.sqlite import SqliteStore
 
 ONCE_SECONDS = 60.0  # that --once waits for the pool to settle
@@ -154,6 +155,7 @@ class Daemon:
             self._store,
             self._ping,
             self._ports,
+            records=self._record_ports,
             observers=(log, self._metrics, self._pulse),
             snapshot=self._document,
         )
@@ -181,6 +183,9 @@ class Daemon:
 
     def _ports(self, pool: Pool) -> Mapping[str, ProxyPort]:
         return {proxy.name: proxy_port(proxy, self._host) for proxy in pool.proxies}
+
+    def _record_ports(self, record: Record) -> tuple[RecordPort, VerifyPort]:
+        return record_port(record, self._host), verify_port(record, self._host)
 
     def _document(self, report: Report) -> dict[str, Any]:
         return status.document(report, pid=os.getpid(), version=__version__, last_tick=self._pulse.last)

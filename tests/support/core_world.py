@@ -10,18 +10,31 @@ import asyncio
 from collections.abc import Callable, Mapping
 from pathlib import Path
 
-from policy_world import Door, Node, make_pool
+from policy_world import Door, Node, Sign, make_pool
 
 from failover.controller import Controller
-from failover.errors import GateTimeout, GateUnreachable, PingError, StoreError
+from failover.errors import (
+    GateTimeout,
+    GateUnreachable,
+    PingError,
+    RecordConflict,
+    RecordThrottled,
+    RecordTimeout,
+    RecordUnreachable,
+    StoreError,
+)
 from failover.model import (
     Address,
     Admin,
+    Change,
     Commit,
+    DnsAnswer,
     Event,
     Ping,
     Pool,
     ProxyReading,
+    Record,
+    RecordReading,
     Request,
     ServerView,
     StepKind,
@@ -47,6 +60,15 @@ class Truth:
             p.name: Door(checks, admin={n: Admin.READY if n == pool.preferred else Admin.MAINT for n in pool.names})
             for p in pool.proxies
         }
+        self.signs: dict[str, Sign] = {}
+        for record in pool.records:
+            rrset = record.wanted(pool.preferred)
+            self.signs[record.label] = Sign(rrset, servers={"ns1": rrset, "ns2": rrset})
+        self.asked: list[tuple[float, str]] = []  # calls to records' providers
+        self.spreads_in = 40.0  # seconds from a change until it is on every server
+        self.changed_at = 0.0
+        self.before_change: Callable[[Change], None] = lambda change: None
+        self.throttled = False
         self.hung: set[str] = set()  # proxies and addresses whose calls never come back in time
         self.calls: dict[str, int] = {}
         self.paces: dict[str, list[float]] = {}
@@ -123,6 +145,67 @@ class SimProxy:
         return
 
 
+class SimRecord:
+    """RecordPort over a Sign."""
+
+    def __init__(self, record: Record, truth: Truth, host: VirtualHost) -> None:
+        self.name, self.truth, self.host = record.label, truth, host
+
+    async def _travel(self, what: str, timeout: float) -> Sign:
+        self.truth.asked.append((self.truth.now(), what))
+        if self.name in self.truth.hung:
+            await self.host.sleep(timeout)
+            raise RecordUnreachable(f"{self.name}: no answer within {timeout:g} s")
+        await self.host.sleep(10 * self.truth.latency(self.name))
+        if self.truth.throttled:
+            raise RecordThrottled(f"{self.name}: asked too often")
+        return self.truth.signs[self.name]
+
+    async def read(self, timeout: float) -> RecordReading:
+        sign = await self._travel("read", timeout)
+        return RecordReading(sign.rrset, sign.unownable)
+
+    async def change(self, change: Change, timeout: float, still_valid: Callable[[], bool]) -> str | None:
+        await self.host.sleep(self.truth.holds.get(self.name, 0.0))
+        if not still_valid():
+            return None
+        sign = await self._travel("change", timeout)
+        self.truth.before_change(change)
+        if sign.rrset != change.expected:
+            raise RecordConflict(f"{self.name} holds {sign.rrset} by now")
+        sign.rrset = change.wanted
+        self.truth.changed_at = self.truth.now()
+        self.truth.loop.trace(f"{self.name} {change.wanted}")
+        if sign.loses:
+            await self.host.sleep(timeout)
+            raise RecordTimeout(f"{self.name}: no answer within {timeout:g} s")
+        return f"C{len(self.truth.asked)}"
+
+    async def settled(self, change_id: str, timeout: float) -> bool:
+        await self._travel("settled", timeout)
+        return self.truth.now() - self.truth.changed_at >= self.truth.spreads_in
+
+    async def close(self) -> None:
+        return
+
+
+class SimVerifier:
+    """VerifyPort over a Sign: servers say what is held once it has spread."""
+
+    def __init__(self, record: Record, truth: Truth, host: VirtualHost) -> None:
+        self.name, self.truth, self.host = record.label, truth, host
+
+    async def look(self, timeout: float) -> tuple[DnsAnswer, ...]:
+        await self.host.sleep(self.truth.latency(f"servers of {self.name}"))
+        sign = self.truth.signs[self.name]
+        if self.truth.now() - self.truth.changed_at >= self.truth.spreads_in:
+            sign.spread()
+        return tuple(DnsAnswer(server, True, rrset) for server, rrset in sign.servers.items())
+
+    async def close(self) -> None:
+        return
+
+
 class SimPing:
     """PingPort over the nodes."""
 
@@ -140,7 +223,7 @@ class SimPing:
         await self.host.sleep(seconds)
         self.truth.paces.setdefault(name, []).append(self.truth.now())
         if not node.up:
-            raise PingError(f"{address}: connection refused", "connect")
+            raise PingError(f"{address}: connection refused", "connect", refused=True)
         return Tip(self.truth.chain_slot() - node.lag, "ab" * 32, 1), seconds
 
 
@@ -218,6 +301,10 @@ class Core:
             self.store,
             SimPing(self.truth, self.host),
             ports,
+            records=lambda record: (
+                SimRecord(record, self.truth, self.host),
+                SimVerifier(record, self.truth, self.host),
+            ),
             holder=name,
             observers=(self.recorder,),
         )

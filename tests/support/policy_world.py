@@ -15,18 +15,24 @@ from failover.model import (
     Assignment,
     Cause,
     Check,
+    DnsAnswer,
     FenceSettings,
     Gate,
     Instant,
     Lease,
     Phase,
     Ping,
+    Pointing,
     PolicySettings,
     Pool,
     Producer,
     Proxy,
     ProxyReading,
+    Record,
+    RecordReading,
     Request,
+    Route53Zone,
+    RRset,
     ServerView,
     Step,
     StepKind,
@@ -51,6 +57,7 @@ def make_pool(
     fail_back: str = "auto",
     hard_stop_after: float | None = 5.0,
     mode: str = "act",
+    records: tuple[str, ...] = (),
 ) -> Pool:
     return Pool(
         name="TEST",
@@ -70,9 +77,20 @@ def make_pool(
             for i, n in enumerate(proxies)
         ),
         references=(Address("127.0.0.99", 3001),) if references else (),
+        records=tuple(make_record(name, producers) for name in records),
         policy=PolicySettings(fail_back=fail_back),
         fence=FenceSettings(require=require, proxies_are_only_path=require == "confirmed"),
     )
+
+
+def make_record(name: str, producers: tuple[str, ...] = ("main", "backup")) -> Record:
+    addresses = {p: f"203.0.113.{10 * (i + 1)}" for i, p in enumerate(producers)}
+    return Record(name, name, addresses, Route53Zone("Z1"))
+
+
+def make_gateless_pool(**fields: object) -> Pool:
+    """A pool that has records and nothing else."""
+    return make_pool(proxies=(), require="none", records=("bp.example.com.",), **fields)  # type: ignore[arg-type]
 
 
 @dataclass
@@ -121,6 +139,23 @@ class Door:
         return self.carries and self.admin[name] is not Admin.MAINT and name not in self.blind_to
 
 
+@dataclass
+class Sign:
+    """What is true of a record: what its provider holds, and what its servers say."""
+
+    rrset: RRset | None
+    answers: bool = True  # its provider
+    loses: bool = False  # changes are applied, and their answers lost
+    unownable: str | None = None
+    servers: dict[str, RRset | None] = field(default_factory=dict)
+    frozen: set[str] = field(default_factory=set)  # servers that go on saying what they say
+
+    def spread(self) -> None:
+        for server in self.servers:
+            if server not in self.frozen:
+                self.servers[server] = self.rrset
+
+
 class World:
     """The truth, the board that is shown to the controller, and the controller's stored value."""
 
@@ -131,8 +166,14 @@ class World:
             p.name: Door(checks, admin={n: Admin.READY if n == active else Admin.MAINT for n in pool.names})
             for p in pool.proxies
         }
+        self.signs = {}
+        for record in pool.records:
+            rrset = record.wanted(active or pool.preferred)
+            self.signs[record.label] = Sign(rrset, servers={"ns1": rrset, "ns2": rrset})
+        self.pointed: list[tuple[float, Pointing]] = []
         self.reference_up = True
         self.cut: set[str] = set()  # producers and proxies that the controller cannot reach
+        self.silent: set[str] = set()  # producers whose host does not even refuse when they are down
         self.t = 0.0
         self.none = 0.0
         self.two = 0.0
@@ -158,7 +199,7 @@ class World:
         now = instant(self.t)
         for name, node in self.nodes.items():
             best = self.board.yardstick(name, now)
-            self.board.post_ping(name, self._ping(node, name in self.cut, now), best)
+            self.board.post_ping(name, self._ping(name, node, name in self.cut, now), best)
         for address in self.board.references:
             ok = self.reference_up
             tip = Tip(int(self.t) + 1000, "aa", 1) if ok else None
@@ -168,10 +209,18 @@ class World:
                 self.board.post_silence(name, now, "no answer")
             else:
                 self.board.post_reading(name, self.reading(door), now)
+        for label, sign in self.signs.items():
+            if not sign.answers:
+                self.board.post_record_silence(label, now, "no answer")
+            else:
+                self.board.post_record(label, RecordReading(sign.rrset, sign.unownable), now)
+            self.board.post_answers(label, tuple(DnsAnswer(s, True, r) for s, r in sign.servers.items()), now)
+            sign.spread()
 
-    def _ping(self, node: Node, cut: bool, now: Instant) -> Ping:
+    def _ping(self, name: str, node: Node, cut: bool, now: Instant) -> Ping:
         if cut or not node.up:
-            return Ping(now, now, False, stage="connect", error="connection refused")
+            gone = not node.up and name not in self.silent
+            return Ping(now, now, False, stage="connect", error="connection refused", refused=gone)
         if node.hung:
             return Ping(now, now, False, stage="handshake", error="silent")
         slot = node.stuck_at if node.stuck_at is not None else int(self.t) + 1000 - node.lag
@@ -227,7 +276,19 @@ class World:
             if before is None or before.generation != self.assignment.generation:
                 self.generations.append((self.t, self.assignment.cause.value, self.assignment.target))
         self.send(outcome.steps)
+        self.point(outcome.pointings)
         return outcome
+
+    def point(self, pointings: tuple[Pointing, ...]) -> None:
+        for pointing in pointings:
+            self.pointed.append((self.t, pointing))
+            sign, change = self.signs[pointing.record], pointing.change
+            self.board.post_pointed(pointing.record, change.wanted, instant(self.t))
+            if not sign.answers or sign.rrset != change.expected:
+                continue
+            sign.rrset = change.wanted
+            if not sign.loses:
+                self.board.post_accepted(pointing.record, change.wanted, "", instant(self.t))
 
     def send(self, steps: tuple[Step, ...]) -> None:
         for step in steps:
@@ -245,6 +306,9 @@ class World:
                 self.board.post_reading(name, self.reading(door), instant(self.t))
 
     def admitted(self) -> set[str]:
+        if self.pool.gateless:
+            points = {r.points_to(self.signs[r.label].rrset) for r in self.pool.records}
+            return {name for name, node in self.nodes.items() if node.well and name in points}
         return {
             name
             for name, node in self.nodes.items()
@@ -282,9 +346,17 @@ class World:
     def set(self, proxy: str, **states: Admin) -> None:
         self.doors[proxy].admin.update(states)
 
+    def hold(self, producer: str, record: str = "bp.example.com.") -> None:
+        """Another hand makes the record point at a producer."""
+        self.signs[record].rrset = next(r for r in self.pool.records if r.label == record).wanted(producer)
+
+    def told(self, record: str = "bp.example.com.") -> str | None:
+        """Whom the record points to, in truth."""
+        return next(r for r in self.pool.records if r.label == record).points_to(self.signs[record].rrset)
+
     def put(self, **fields: object) -> None:
         assert self.assignment is not None
         self.assignment = replace(self.assignment, **fields)  # type: ignore[arg-type]
 
 
-__all__ = ["TURN", "Door", "Gate", "Node", "World", "instant", "make_pool"]
+__all__ = ["TURN", "Door", "Gate", "Node", "World", "instant", "make_gateless_pool", "make_pool", "make_record"]

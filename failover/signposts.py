@@ -1,0 +1,404 @@
+"""What is known of one DNS record: what its provider holds, what servers answer, what the world may still believe.
+
+Pure: a ``RecordTrack`` is folded forward by each reading, each accepted change and each look at the servers. A record
+is a signpost: it can point, but it cannot shut anyone out, and nobody waits for it.
+
+Theory of operation
+- The provider's value is what a compare-and-swap is made from; the servers' answers are what relays get.
+- Whatever the name said before is believed on: by resolvers for its TTL, from the moment when no server says it any
+  more; then by nodes for their own delay, 60 s as a rule, and 900 s when the resolver gave them a remaining TTL of 0.
+  Source: ouroboros-network, LocalRootPeers.hs and DNSActions.hs (clip to 60..900 s; TTL 0, NXDOMAIN: 900 s).
+- A value that is neither what we last saw nor what we sent was put there by another hand. It is repaired once; when it
+  comes back within an hour we stop fighting for 15 minutes, say so, and only a handover changes the record.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+from typing import Any
+
+from .model import DnsAnswer, Fault, Instant, Record, RecordReading, RecordType, RRset
+
+NODE_LEAST, NODE_MOST = 60.0, 900.0  # seconds: the delays between which a node looks a name up again
+NO_NAME_TTL = 900.0  # seconds for which "there is no such name" is kept, where no server said otherwise
+BELIEFS = 8  # earlier values that are remembered
+SENT = 8  # values of our own that may yet appear
+IN_FLIGHT = 20.0  # seconds for which a change that was sent and not refused is not yet missed
+SENT_FOR = 600.0  # seconds for which a change without an answer may yet take effect
+REVERSALS = 2  # by another hand within REVERSAL_WINDOW: we stop fighting
+REVERSAL_WINDOW = 3600.0  # seconds
+CONTESTED_FOR = 900.0  # seconds for which only a handover changes the record
+PROPAGATION = 60.0  # seconds in which a change reaches every server as a rule (Route 53, ChangeResourceRecordSets)
+STALLED = 600.0  # seconds after which a change that has not reached every server is worth telling
+
+
+@dataclass(frozen=True, slots=True)
+class Belief:
+    """Something that the record said earlier. ``rrset`` None: that there is no such name.
+
+    ``ttl`` (seconds) is for how long a resolver keeps it; ``gone_at``: since when no server that we ask says it.
+    """
+
+    rrset: RRset | None
+    ttl: float
+    replaced_at: Instant
+    gone_at: Instant | None = None
+
+    def usually_until(self, now: Instant) -> Instant:
+        """Until when most relays may hold it; counted from now on while a server still says it."""
+        unusual = self.rrset is None or self.rrset.ttl == 0
+        return (self.gone_at or now).after(self.ttl + (NODE_MOST if unusual else NODE_LEAST))
+
+    def at_worst_until(self, now: Instant) -> Instant:
+        """Until when a relay may hold it whose resolver answered in the very last second (a remaining TTL of 0)."""
+        return (self.gone_at or now).after(self.ttl + NODE_MOST)
+
+
+@dataclass(frozen=True, slots=True)
+class Sent:
+    """A value that we asked the provider for, and when; it may appear later than the answer came, or without one."""
+
+    rrset: RRset
+    at: Instant
+
+
+@dataclass(frozen=True, slots=True)
+class RecordTrack:
+    """What is known of one record. ``reading`` may be from before a restart (then it is not ``current``)."""
+
+    reading: RecordReading | None = None
+    read_at: Instant | None = None
+    current: bool = False  # read by this process
+    silent_since: Instant | None = None
+    misses: int = 0
+    error: str | None = None
+    sent: tuple[Sent, ...] = ()
+    change_id: str | None = None  # of the change that the provider has accepted and not yet brought everywhere
+    accepted_at: Instant | None = None  # when our last change was accepted
+    insync_at: Instant | None = None  # when the provider said that it is everywhere
+    answers: tuple[DnsAnswer, ...] = ()
+    looked_at: Instant | None = None
+    look_error: str | None = None
+    wrong_since: Instant | None = None  # since when a server's answer differs from what the provider holds
+    right_at: Instant | None = None  # since when every server that answers is right
+    believed: tuple[Belief, ...] = ()
+    reversals: tuple[Instant, ...] = ()
+    contested_until: Instant | None = None
+
+    @property
+    def tried(self) -> bool:
+        """Whether it was read, or reading it failed, at least once."""
+        return self.current or self.misses > 0
+
+    @property
+    def answers_now(self) -> bool:
+        """Whether the provider answered the last time that it was asked."""
+        return self.current and self.silent_since is None
+
+    @property
+    def rrset(self) -> RRset | None:
+        """What the provider holds, as far as we know."""
+        return None if self.reading is None else self.reading.rrset
+
+
+# ---------------------------------------------------------------- folding
+
+
+def fold_reading(track: RecordTrack, reading: RecordReading, at: Instant) -> RecordTrack:
+    """The track after the provider was read."""
+    before = track.reading
+    changed = before is not None and before.rrset != reading.rrset
+    ours = any(sent.rrset == reading.rrset for sent in track.sent)
+    if track.contested_until is not None and track.contested_until.reached(at):
+        track = replace(track, contested_until=None)
+    if changed and track.current and not ours:
+        track = _reversed(track, at)
+    if changed:
+        track = _superseded(track, at)
+    kept = tuple(sent for sent in track.sent if at.since(sent.at) <= SENT_FOR)
+    return replace(track, reading=reading, read_at=at, current=True, silent_since=None, misses=0, error=None, sent=kept)
+
+
+def fold_silence(track: RecordTrack, at: Instant, error: str) -> RecordTrack:
+    """The track after an attempt to read the provider that failed."""
+    return replace(track, silent_since=track.silent_since or at, misses=track.misses + 1, error=error)
+
+
+def fold_sent(track: RecordTrack, wanted: RRset, at: Instant) -> RecordTrack:
+    """The track once a change may have left for the provider."""
+    others = tuple(sent for sent in track.sent if sent.rrset != wanted)
+    return replace(track, sent=(*others, Sent(wanted, at))[-SENT:])
+
+
+def fold_unsent(track: RecordTrack, wanted: RRset) -> RecordTrack:
+    """The track once it is certain that a change had no effect and will have none."""
+    return replace(track, sent=tuple(sent for sent in track.sent if sent.rrset != wanted))
+
+
+def fold_accepted(track: RecordTrack, wanted: RRset, change_id: str, at: Instant) -> RecordTrack:
+    """The track once the provider has accepted our change: that is an observation of what it holds."""
+    if track.reading is not None and track.reading.rrset != wanted:
+        track = _superseded(track, at)
+    return replace(
+        track,
+        reading=RecordReading(wanted),
+        read_at=at,
+        current=True,
+        silent_since=None,
+        misses=0,
+        error=None,
+        change_id=change_id or None,
+        accepted_at=at,
+        insync_at=None if change_id else at,
+    )
+
+
+def fold_settled(track: RecordTrack, at: Instant) -> RecordTrack:
+    """The track once the provider says that the change is everywhere."""
+    return replace(track, change_id=None, insync_at=at)
+
+
+def fold_answers(track: RecordTrack, answers: tuple[DnsAnswer, ...], at: Instant) -> RecordTrack:
+    """The track after a look at the servers."""
+    good = tuple(answer for answer in answers if answer.fault is None)
+    right = bool(good) and track.reading is not None and all(agrees(answer, track.rrset) for answer in good)
+    wrong = any(not agrees(answer, track.rrset) for answer in good)
+    believed = []
+    for belief in track.believed:
+        if _same(belief.rrset, track.rrset):
+            believed.append(belief)  # true again; only its TTL is worth remembering
+            continue
+        said = any(_same(answer.rrset, belief.rrset) for answer in good)
+        if said:
+            belief = replace(belief, gone_at=None)
+        elif good and belief.gone_at is None:
+            belief = replace(belief, gone_at=at)
+        if belief.rrset is None:
+            told = [float(answer.negative_ttl) for answer in good if answer.negative_ttl is not None]
+            belief = replace(belief, ttl=max(told, default=belief.ttl))
+        believed.append(belief)
+    return replace(
+        track,
+        answers=answers,
+        looked_at=at,
+        look_error=None,
+        wrong_since=(track.wrong_since or at) if wrong else None,
+        right_at=(track.right_at or at) if right else None,
+        believed=_unforgotten(tuple(believed), at),
+    )
+
+
+def fold_unseen(track: RecordTrack, at: Instant, error: str) -> RecordTrack:
+    """The track after a look for which no server could be found."""
+    return replace(track, answers=(), looked_at=at, look_error=error, right_at=None)
+
+
+def _superseded(track: RecordTrack, at: Instant) -> RecordTrack:
+    """What the name said until now becomes something that may still be believed."""
+    before = track.rrset
+    ttl = NO_NAME_TTL if before is None else float(before.ttl)
+    for belief in track.believed:  # the same values, with a longer TTL that resolvers may not have run down yet
+        if _same(belief.rrset, before) and not belief.replaced_at.after(belief.ttl + PROPAGATION).reached(at):
+            ttl = max(ttl, belief.ttl)
+    others = tuple(belief for belief in track.believed if not _same(belief.rrset, before))
+    believed = _unforgotten((*others, Belief(before, ttl, at)), at)
+    return replace(
+        track, believed=believed, right_at=None, wrong_since=None, change_id=None, accepted_at=None, insync_at=None
+    )
+
+
+def _unforgotten(believed: tuple[Belief, ...], at: Instant) -> tuple[Belief, ...]:
+    kept = [b for b in believed if b.gone_at is None or not b.at_worst_until(at).reached(at)]
+    return tuple(kept[-BELIEFS:])
+
+
+def _reversed(track: RecordTrack, at: Instant) -> RecordTrack:
+    recent = tuple(r for r in track.reversals if at.since(r) <= REVERSAL_WINDOW)
+    reversals = (*recent, at)[-REVERSALS:]
+    contested = track.contested_until
+    if contested is not None or len(reversals) >= REVERSALS:
+        contested = at.after(CONTESTED_FOR)
+    return replace(track, reversals=reversals, contested_until=contested)
+
+
+def _same(one: RRset | None, other: RRset | None) -> bool:
+    """The same values, whatever the TTL."""
+    if one is None or other is None:
+        return one is other
+    return (one.type, one.values) == (other.type, other.values)
+
+
+def agrees(answer: DnsAnswer, rrset: RRset | None) -> bool:
+    """Whether a server says what the provider holds; a resolver's TTL runs down, an authoritative one's does not."""
+    if not _same(answer.rrset, rrset):
+        return False
+    if answer.rrset is None or rrset is None:
+        return True
+    return answer.rrset.ttl == rrset.ttl if answer.authoritative else answer.rrset.ttl <= rrset.ttl
+
+
+# ---------------------------------------------------------------- questions
+
+
+def believed(track: RecordTrack, now: Instant) -> tuple[Belief, ...]:
+    """Earlier values, other than the present one, that some relay may still hold now."""
+    others = (b for b in track.believed if not _same(b.rrset, track.rrset))
+    return tuple(b for b in others if b.gone_at is None or not b.at_worst_until(now).reached(now))
+
+
+def settled(track: RecordTrack) -> bool:
+    """Whether every server that answers is right, and none says anything earlier."""
+    told = any(b.gone_at is None and not _same(b.rrset, track.rrset) for b in track.believed)
+    return track.right_at is not None and not told
+
+
+def contested(track: RecordTrack, now: Instant) -> bool:
+    """Whether another hand keeps changing it."""
+    return track.contested_until is not None and not track.contested_until.reached(now)
+
+
+def in_flight(track: RecordTrack, wanted: RRset, now: Instant) -> bool:
+    """Whether a change to these values has just been sent, and may show at any moment."""
+    return any(sent.rrset == wanted and now.since(sent.at) < IN_FLIGHT for sent in track.sent)
+
+
+def lame(track: RecordTrack) -> tuple[DnsAnswer, ...]:
+    """Servers that should be authoritative and are not."""
+    return tuple(answer for answer in track.answers if answer.fault is Fault.LAME)
+
+
+def silent(track: RecordTrack) -> tuple[DnsAnswer, ...]:
+    """Servers that gave no answer."""
+    return tuple(answer for answer in track.answers if answer.fault is Fault.SILENT)
+
+
+def differing(track: RecordTrack) -> tuple[DnsAnswer, ...]:
+    """Servers that say something else than the provider holds."""
+    good = (answer for answer in track.answers if answer.fault is None)
+    return tuple(answer for answer in good if not agrees(answer, track.rrset))
+
+
+# ---------------------------------------------------------------- drift
+
+
+@dataclass(frozen=True, slots=True)
+class Sign:
+    """One thing about a record that is not as it should be. ``alert``: a person should be told."""
+
+    kind: str
+    what: str
+    alert: bool = False
+
+
+def drift(record: Record, track: RecordTrack, active: str | None, now: Instant) -> tuple[Sign, ...]:
+    """What is not as it should be. ``active`` is None while a handover runs, or nobody is assigned."""
+    found = []
+    if track.tried and not track.answers_now:
+        words = (track.error or "its provider does not answer").removeprefix(f"{record.label}: ")
+        found.append(Sign("record-unreadable", words, _lasted(track.silent_since, STALLED, now)))
+    elif track.reading is not None and track.reading.unownable is not None:
+        found.append(Sign("record-unownable", track.reading.unownable, alert=True))
+    elif track.reading is not None and active is not None and not in_flight(track, record.wanted(active), now):
+        found.extend(_misplacement(record, track.rrset, record.wanted(active)))
+    if contested(track, now):
+        words = "another hand changed it again after it was mended: left as it is for 15 minutes; end what does it"
+        found.append(Sign("record-another-hand", words, alert=True))
+    found.extend(_told_otherwise(track, now))
+    return tuple(found)
+
+
+def _misplacement(record: Record, rrset: RRset | None, wanted: RRset) -> list[Sign]:
+    """How what the provider holds differs from what it should."""
+    if rrset == wanted:
+        return []
+    if rrset is None:
+        words = f"holds nothing, and relays that ask are told that there is no such name; it should be {wanted}"
+        return [Sign("record-missing", words)]
+    if _same(rrset, wanted):
+        return [Sign("record-ttl", f"has TTL {rrset.ttl}, and should have {wanted.ttl}")]
+    if len(rrset.values) > 1:
+        return [Sign("record-several", f"holds {rrset}, and should be {wanted} alone")]
+    whose = record.points_to(rrset)
+    to = f"points to {whose} ({rrset})" if whose else f"points to {rrset}, which is nobody's"
+    return [Sign("record-elsewhere", f"{to}, and should be {wanted}")]
+
+
+def _told_otherwise(track: RecordTrack, now: Instant) -> list[Sign]:
+    """What servers tell the world that the provider does not hold, once it should have reached them."""
+    found = []
+    if track.change_id is not None:
+        if track.accepted_at is not None and _lasted(track.accepted_at, STALLED, now):
+            words = (
+                f"the change was accepted {now.since(track.accepted_at):.0f} s ago, and is still not on every server"
+            )
+            found.append(Sign("record-pending", words, alert=True))
+    elif _lasted(track.wrong_since, PROPAGATION, now):
+        told = "; ".join(f"{answer.server} says {answer.rrset or 'no such name'}" for answer in differing(track)[:4])
+        words = f"the provider holds {track.rrset or 'nothing'}, but {told}"
+        found.append(Sign("servers-disagree", words, _lasted(track.wrong_since, STALLED, now)))
+    shirking = lame(track)
+    if shirking:
+        words = "; ".join(f"{answer.server}: {answer.error or 'no authority'}" for answer in shirking[:4])
+        found.append(Sign("server-lame", words))
+    if track.look_error is not None:
+        found.append(Sign("record-unverified", track.look_error))
+    elif track.answers and len(silent(track)) == len(track.answers):
+        found.append(Sign("record-unverified", f"none of {len(track.answers)} servers answers"))
+    return found
+
+
+def _lasted(since: Instant | None, seconds: float, now: Instant) -> bool:
+    return since is not None and now.since(since) >= seconds
+
+
+# ---------------------------------------------------------------- across a restart
+
+
+def dump(track: RecordTrack) -> dict[str, Any]:
+    """What must survive a restart, JSON-ready."""
+    return {
+        "known": track.reading is not None,
+        "rrset": _pack_set(track.rrset),
+        "sent": [[_pack_set(sent.rrset), _pack(sent.at)] for sent in track.sent],
+        "change_id": track.change_id,
+        "accepted_at": _pack(track.accepted_at),
+        "insync_at": _pack(track.insync_at),
+        "right_at": _pack(track.right_at),
+        "believed": [[_pack_set(b.rrset), b.ttl, _pack(b.replaced_at), _pack(b.gone_at)] for b in track.believed],
+        "reversals": [_pack(r) for r in track.reversals],
+        "contested_until": _pack(track.contested_until),
+    }
+
+
+def restore(document: Mapping[str, Any]) -> RecordTrack:
+    """The track that ``dump`` wrote; it does not count as tried."""
+    sent = ((_unpack_set(rrset), _unpack(at)) for rrset, at in document["sent"])
+    beliefs = ((_unpack_set(s), float(ttl), _unpack(at), _unpack(gone)) for s, ttl, at, gone in document["believed"])
+    return RecordTrack(
+        reading=RecordReading(_unpack_set(document["rrset"])) if document["known"] else None,
+        sent=tuple(Sent(rrset, at) for rrset, at in sent if rrset is not None and at is not None),
+        change_id=document["change_id"],
+        accepted_at=_unpack(document["accepted_at"]),
+        insync_at=_unpack(document["insync_at"]),
+        right_at=_unpack(document["right_at"]),
+        believed=tuple(Belief(s, ttl, at, gone) for s, ttl, at, gone in beliefs if at is not None),
+        reversals=tuple(r for r in (_unpack(packed) for packed in document["reversals"]) if r is not None),
+        contested_until=_unpack(document["contested_until"]),
+    )
+
+
+def _pack_set(rrset: RRset | None) -> list[Any] | None:
+    return None if rrset is None else [rrset.type.value, list(rrset.values), rrset.ttl]
+
+
+def _unpack_set(packed: list[Any] | None) -> RRset | None:
+    return None if packed is None else RRset(RecordType(packed[0]), tuple(map(str, packed[1])), int(packed[2]))
+
+
+def _pack(instant: Instant | None) -> list[Any] | None:
+    return None if instant is None else [instant.boot, instant.mono, instant.utc]
+
+
+def _unpack(packed: list[Any] | None) -> Instant | None:
+    return None if packed is None else Instant(str(packed[0]), float(packed[1]), float(packed[2]))

@@ -1,0 +1,198 @@
+"""What is folded of one record: values that may still be believed, other hands, servers that differ, restarts."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import replace
+
+import pytest
+from policy_world import instant, make_record
+
+from failover import signposts
+from failover.model import DnsAnswer, Fault, RecordReading, RecordType, RRset
+from failover.signposts import RecordTrack
+
+RECORD = make_record("bp.example.com.")
+MAIN, BACKUP = RECORD.wanted("main"), RECORD.wanted("backup")
+FOREIGN = RRset(RecordType.A, ("198.51.100.7",), 300)
+
+
+def read(track: RecordTrack, rrset: RRset | None, at: float) -> RecordTrack:
+    return signposts.fold_reading(track, RecordReading(rrset), instant(at))
+
+
+def say(track: RecordTrack, at: float, *rrsets: RRset | None, authoritative: bool = True) -> RecordTrack:
+    answers = tuple(DnsAnswer(f"ns{i}", authoritative, rrset) for i, rrset in enumerate(rrsets))
+    return signposts.fold_answers(track, answers, instant(at))
+
+
+def known(at: float = 0.0) -> RecordTrack:
+    return say(read(RecordTrack(), MAIN, at), at, MAIN, MAIN)
+
+
+def moved(at: float = 100.0) -> RecordTrack:
+    """Our change to backup was accepted."""
+    track = signposts.fold_sent(known(), BACKUP, instant(at))
+    return signposts.fold_accepted(track, BACKUP, "C1", instant(at))
+
+
+def kinds(track: RecordTrack, at: float, active: str = "main") -> list[str]:
+    return [sign.kind for sign in signposts.drift(RECORD, track, active, instant(at))]
+
+
+def test_an_old_value_is_believed_for_its_ttl_and_the_nodes_own_delay_once_no_server_says_it() -> None:
+    track = say(moved(), 105, MAIN, BACKUP)
+    (belief,) = track.believed
+    assert belief.gone_at is None
+    assert belief.at_worst_until(instant(200)) == instant(200 + 60 + 900)  # counted from now: a server still says it
+    track = say(track, 130, BACKUP, BACKUP)
+    (belief,) = track.believed
+    assert belief.usually_until(instant(500)) == instant(130 + 60 + 60)
+    assert belief.at_worst_until(instant(500)) == instant(130 + 60 + 900)
+    assert signposts.believed(track, instant(1089)) == (belief,)
+    assert signposts.believed(track, instant(1090)) == ()
+
+
+def test_a_server_that_falls_back_to_the_old_value_prolongs_the_belief() -> None:
+    track = say(say(moved(), 130, BACKUP, BACKUP), 200, BACKUP, MAIN)
+    assert track.believed[0].gone_at is None
+    assert track.right_at is None
+    assert say(track, 260, BACKUP, BACKUP).believed[0].gone_at == instant(260)
+
+
+def test_a_long_ttl_that_another_hand_set_is_believed_as_long() -> None:
+    track = read(known(), FOREIGN, 50)
+    track = signposts.fold_accepted(signposts.fold_sent(track, MAIN, instant(60)), MAIN, "", instant(60))
+    track = say(track, 70, MAIN, MAIN)
+    foreign = next(b for b in track.believed if b.rrset == FOREIGN)
+    assert foreign.usually_until(instant(70)) == instant(70 + 300 + 60)
+
+
+def test_that_there_was_no_such_name_is_believed_for_its_negative_ttl() -> None:
+    track = say(read(known(), None, 50), 50, None, None)
+    track = signposts.fold_accepted(track, MAIN, "", instant(60))
+    answers = (DnsAnswer("ns0", True, None, negative_ttl=300), DnsAnswer("ns1", True, MAIN))
+    track = signposts.fold_answers(track, answers, instant(65))
+    nothing = next(b for b in track.believed if b.rrset is None)
+    assert nothing.gone_at is None
+    track = say(track, 90, MAIN, MAIN)
+    nothing = next(b for b in track.believed if b.rrset is None)
+    assert (nothing.ttl, nothing.gone_at) == (300.0, instant(90))
+
+
+def test_a_value_that_is_true_again_is_no_belief_and_keeps_nobody_looking() -> None:
+    track = say(moved(), 130, BACKUP, BACKUP)
+    track = signposts.fold_accepted(signposts.fold_sent(track, MAIN, instant(200)), MAIN, "", instant(200))
+    track = say(track, 230, MAIN, MAIN)
+    assert [b.rrset for b in signposts.believed(track, instant(230))] == [BACKUP]
+    assert signposts.settled(track)
+
+
+def test_a_long_ttl_of_the_same_value_counts_until_it_has_run_down() -> None:
+    long = replace(MAIN, ttl=86400)
+    for at, ttl in ((1000.0, 86400.0), (90000.0, 60.0)):
+        track = read(read(known(), long, 10), MAIN, 100)  # repaired
+        track = say(track, 110, MAIN, MAIN)
+        assert signposts.believed(track, instant(110)) == ()
+        track = signposts.fold_accepted(signposts.fold_sent(track, BACKUP, instant(at)), BACKUP, "", instant(at))
+        assert [b.ttl for b in signposts.believed(track, instant(at))] == [ttl]
+
+
+def test_nodes_that_were_told_of_no_name_or_of_a_ttl_of_nothing_wait_longest() -> None:
+    for rrset in (None, replace(FOREIGN, ttl=0)):
+        belief = signposts.Belief(rrset, 0.0, instant(0), instant(10))
+        assert belief.usually_until(instant(20)) == belief.at_worst_until(instant(20)) == instant(910)
+
+
+def test_beliefs_are_bounded_and_forgotten() -> None:
+    track = known()
+    for number in range(30):
+        track = read(track, RRset(RecordType.A, (f"198.51.100.{number}",), 60), 10.0 * number + 10)
+    assert len(track.believed) == signposts.BELIEFS
+    last = track.rrset
+    assert last is not None
+    assert say(say(track, 400, last, last), 2000, last, last).believed == ()
+
+
+def test_a_value_that_we_sent_is_no_other_hand_even_when_its_answer_was_lost() -> None:
+    track = signposts.fold_sent(known(), BACKUP, instant(100))
+    track = read(track, BACKUP, 110)
+    assert track.reversals == ()
+    assert read(known(), BACKUP, 110).reversals == (instant(110),)
+
+
+def test_a_change_that_was_refused_leaves_the_value_to_other_hands() -> None:
+    track = signposts.fold_unsent(signposts.fold_sent(known(), BACKUP, instant(100)), BACKUP)
+    assert read(track, BACKUP, 110).reversals == (instant(110),)
+
+
+def test_the_second_reversal_within_an_hour_is_contested_for_a_quarter_of_one() -> None:
+    track = read(read(read(known(), FOREIGN, 100), MAIN, 160), FOREIGN, 3000)
+    assert signposts.contested(track, instant(3001))
+    assert not signposts.contested(track, instant(3900))
+    again = read(read(track, MAIN, 3910), FOREIGN, 4000)
+    assert signposts.contested(again, instant(4001))
+    once = read(known(), FOREIGN, 100)
+    assert not signposts.contested(read(once, FOREIGN, 5000), instant(5000))
+
+
+def test_what_changed_while_nobody_watched_is_not_held_against_anybody() -> None:
+    restored = signposts.restore(json.loads(json.dumps(signposts.dump(known()))))
+    assert not restored.tried
+    assert read(restored, BACKUP, 500).reversals == ()
+
+
+def test_everything_that_must_survive_a_restart_does() -> None:
+    track = say(read(read(moved(), FOREIGN, 300), BACKUP, 360), 370, BACKUP, None)
+    back = signposts.restore(json.loads(json.dumps(signposts.dump(track))))
+    for name in ("reading", "sent", "change_id", "accepted_at", "insync_at", "believed", "reversals"):
+        assert getattr(back, name) == getattr(track, name), name
+    assert signposts.restore(json.loads(json.dumps(signposts.dump(RecordTrack())))) == RecordTrack()
+
+
+def test_a_change_just_sent_is_not_yet_drift() -> None:
+    track = signposts.fold_sent(known(), BACKUP, instant(100))
+    assert kinds(track, 110, "backup") == []
+    assert kinds(track, 121, "backup") == ["record-elsewhere"]
+
+
+def test_servers_may_differ_for_a_minute_and_no_longer() -> None:
+    track = signposts.fold_settled(say(moved(), 110, BACKUP, MAIN), instant(115))
+    assert kinds(track, 120, "backup") == []
+    assert kinds(track, 171, "backup") == ["servers-disagree"]
+
+
+def test_a_change_that_never_arrives_everywhere_is_told_after_ten_minutes() -> None:
+    assert kinds(say(moved(), 110, BACKUP, MAIN), 600, "backup") == []
+    assert kinds(say(moved(), 110, BACKUP, MAIN), 701, "backup") == ["record-pending"]
+
+
+@pytest.mark.parametrize(("ttl", "right"), [(60, True), (12, True), (61, False)])
+def test_a_resolvers_ttl_may_have_run_down_and_not_up(ttl: int, right: bool) -> None:
+    answer = DnsAnswer("10.0.0.2", False, replace(MAIN, ttl=ttl))
+    assert signposts.agrees(answer, MAIN) is right
+
+
+def test_an_authoritative_servers_ttl_must_be_the_providers() -> None:
+    assert not signposts.agrees(DnsAnswer("ns0", True, replace(MAIN, ttl=59)), MAIN)
+
+
+def test_lame_servers_are_named_and_silent_ones_only_when_none_answers() -> None:
+    lame = DnsAnswer("ns0", True, None, Fault.LAME, "answered REFUSED")
+    silent = DnsAnswer("ns1", True, None, Fault.SILENT, "no answer")
+    well = DnsAnswer("ns2", True, MAIN)
+    track = signposts.fold_answers(known(), (lame, silent, well), instant(10))
+    assert kinds(track, 10) == ["server-lame"]
+    assert kinds(signposts.fold_answers(known(), (silent, silent), instant(10)), 10) == ["record-unverified"]
+    assert kinds(signposts.fold_unseen(known(), instant(10), "no servers found"), 10) == ["record-unverified"]
+
+
+def test_silence_of_the_provider_counts_from_its_first_failure_and_is_alerted_after_ten_minutes() -> None:
+    track = known()
+    for at in range(60, 720, 60):
+        track = signposts.fold_silence(track, instant(at), "no answer")
+    assert track.silent_since == instant(60)
+    signs = signposts.drift(RECORD, track, "main", instant(659))
+    assert [(s.kind, s.alert) for s in signs] == [("record-unreadable", False)]
+    assert signposts.drift(RECORD, track, "main", instant(660))[0].alert
+    assert read(track, MAIN, 720).silent_since is None
