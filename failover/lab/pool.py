@@ -1,4 +1,8 @@
-"""A whole pool on loopback: producers, a reference, relays, real HAProxies, and the controller's file for it.
+"""A whole pool on loopback: producers, references, relays, real HAProxies, and the controller's file for it.
+
+With a record, also Route 53 with its DNS servers, caching resolvers, and relays that dial the record's name; a
+gateless pool has these alone. Such relays know one port, so there the producers all listen on the same one, at
+addresses of their own.
 
 Everything is started by ``async with LabPool(folder)`` and ended there, by process id, whatever happened in between;
 should the lab itself be killed, the kernel ends its children (process.py). Nothing but loopback is used.
@@ -11,30 +15,48 @@ import fcntl
 import os
 import shutil
 import signal
-from collections.abc import Awaitable, Callable, Mapping
+import socket
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from contextlib import AsyncExitStack
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
-from types import TracebackType
-from typing import Any, Self
+from types import MappingProxyType, TracebackType
+from typing import Any, Protocol, Self
 
 from failover.gates import haproxy_config
 from failover.host import RealHost
 from failover.lab import control, process, sessions
 from failover.lab.chain import NAME, Chain
 from failover.lab.haproxy import HaproxyProcess, LabConfig, LabError, LabProxy, WayIn, free_ports, installed
+from failover.lab.names import COMMANDS as SERVER_COMMANDS
 from failover.lab.node import COMMANDS as NODE_COMMANDS
 from failover.lab.process import Child
+from failover.lab.resolution import Promote
+from failover.lab.resolver import COMMANDS as RESOLVER_COMMANDS
+from failover.lab.route53 import COMMANDS as ROUTE53_COMMANDS
 from failover.model import Address
 
 MARK = ".failover-lab"  # in a folder that is the lab's, and may be cleared by it; locked while one runs there
 CONTROL = "lab.sock"
 REFERENCE = "reference-"
-MOST = {"references": 8, "relays": 20, "proxies": 8}
+MOST = {"references": 8, "relays": 20, "proxies": 8, "servers": 4, "resolvers": 8}
 NODE_WITHIN = 3.0  # seconds that a node may take to answer what it is told
 CHAIN_AGE = 1000  # slots that the chain has when the lab starts
 MOST_SCALE = 100.0
+ZONE, ZONE_ID, RECORD, TTL = "lab.test.", "Z0LAB", "bp.lab.test.", 60
+ROUTE53 = "route53"
+PORT_ATTEMPTS = 50
+# Route 53's client must find credentials, and must find them here: anywhere else it would ask the network.
+ENVIRONMENT: Mapping[str, str] = MappingProxyType(
+    {
+        "AWS_ACCESS_KEY_ID": "AKIAOFTHELABONLY",
+        "AWS_SECRET_ACCESS_KEY": "of-the-lab-only",
+        "AWS_EC2_METADATA_DISABLED": "true",
+        "AWS_CONFIG_FILE": "/dev/null",
+        "AWS_SHARED_CREDENTIALS_FILE": "/dev/null",
+    }
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -67,6 +89,10 @@ class Plan:
     """What a lab consists of. ``scale`` is how many times faster than in life everything happens.
 
     ``ways`` are the ways in to the proxies, in turn; ``times`` overrides what follows from the scale.
+
+    With ``record`` a name points at the active producer, beside the proxies, and ``named`` further relays dial that
+    name. A ``gateless`` pool has that record and no proxy; all its ``relays`` dial the name. ``servers`` are the
+    zone's DNS servers. ``resolvers`` are used by these relays in turn; ``promote`` is about their warm peers.
     """
 
     producers: tuple[str, ...] = ("main", "backup")
@@ -78,12 +104,38 @@ class Plan:
     ways: tuple[WayIn, ...] = (WayIn.SOCKET,)
     times: Times | None = None
     seed: int = 0
+    record: bool = False
+    gateless: bool = False
+    named: int = 0
+    servers: int = 2
+    resolvers: int = 1
+    promote: Promote = Promote.NAMED
+
+    @property
+    def has_record(self) -> bool:
+        """Whether a name points at the active producer."""
+        return self.record or self.gateless
+
+    @property
+    def relay_names(self) -> tuple[str, ...]:
+        """Every relay's name; those that dial the record's name come last."""
+        return tuple(f"relay-{number + 1}" for number in range(self.relays + self.named))
+
+    @property
+    def by_name(self) -> tuple[str, ...]:
+        """The relays that dial the record's name."""
+        return self.relay_names[0 if self.gateless else self.relays :]
 
     def __post_init__(self) -> None:
         for what, most in MOST.items():
             number = getattr(self, what)
             if not 1 <= number <= most:
                 raise LabError(f"{what}: {number} is not within 1 to {most}", f"give 1 to {most} {what}")
+        if not 0 <= self.named <= MOST["relays"] or (self.named and not self.has_record):
+            raise LabError(
+                f"named: {self.named} relays by name need a record, and are at most {MOST['relays']}",
+                "give a record, or no relays by name",
+            )
         if not 0.1 <= self.scale <= MOST_SCALE:
             raise LabError(f"scale: {self.scale:g} is not within 0.1 to {MOST_SCALE:g}", "20 is a good one")
         for name in self.producers:
@@ -91,14 +143,49 @@ class Plan:
                 raise LabError(f"producers: {name!r}: names differ, and have a-z, 0-9 and -, at most 16", "rename it")
 
 
+class Tellable(Protocol):
+    """What is known of a command that a part understands."""
+
+    @property
+    def meaning(self) -> str:
+        """What it does."""
+        ...
+
+    @property
+    def argument(self) -> str:
+        """What its value is; empty where it takes none."""
+        ...
+
+
 _Act = Callable[[str | None], Awaitable[Mapping[str, Any] | None]]
 """Carries out one command with its value; what it returns is told."""
+
+
+def _free_port(hosts: Sequence[str], *, udp: bool = False) -> int:
+    """A port that is free at each of these addresses, with ``udp`` for UDP as well. Raises LabError."""
+    for _ in range(PORT_ATTEMPTS):
+        (port,) = free_ports(1, hosts[0])
+        kinds = [socket.SOCK_STREAM, *([socket.SOCK_DGRAM] if udp else [])]
+        if all(_is_free(host, port, kind) for host in hosts for kind in kinds):
+            return port
+    raise LabError(f"no port is free at all of {', '.join(hosts)}", "end what listens there")
+
+
+def _is_free(host: str, port: int, kind: socket.SocketKind) -> bool:
+    with socket.socket(type=kind) as tried:
+        try:
+            tried.bind((host, port))
+        except OSError:
+            return False
+    return True
 
 
 class LabPool:
     """A pool on loopback in ``folder``. ``file`` is the controller's configuration; ``say`` hears of progress.
 
-    ``nodes`` (producers and the reference) and ``relays`` are processes, ``proxies`` real HAProxies, by name.
+    ``nodes`` (producers and references), ``relays`` and ``dns`` (Route 53 with its DNS servers, and resolvers) are
+    processes, ``proxies`` real HAProxies, by name. ``environment`` is what whoever starts the controller adds to its
+    own; it is also in ``environment_file``, for a shell. ``servers`` are the zone's DNS servers, by name.
     """
 
     def __init__(self, folder: Path, plan: Plan = Plan(), say: Callable[[str], None] = lambda _: None) -> None:
@@ -111,6 +198,10 @@ class LabPool:
         self.nodes: dict[str, Child] = {}
         self.relays: dict[str, Child] = {}
         self.proxies: dict[str, LabProxy] = {}
+        self.dns: dict[str, Child] = {}
+        self.servers: dict[str, Address] = {}
+        self.environment: Mapping[str, str] = ENVIRONMENT if plan.has_record else {}
+        self.environment_file = self.folder / "environment.sh"
         self._say = say
         self._ways: dict[str, WayIn] = {}
         self._stack = AsyncExitStack()
@@ -132,20 +223,18 @@ class LabPool:
     # ------------------------------------------------ starting
 
     async def _start(self) -> None:
-        missing = installed()
+        missing = None if self.plan.gateless else installed()
         if missing is not None:
             raise LabError(missing, "apt-get install haproxy")
         self._take_folder()
-        references = [f"{REFERENCE}{number + 1}" for number in range(self.plan.references)]
-        for number, name in enumerate((*self.plan.producers, *references), 11):
-            host = f"127.0.0.{number}"
-            self.addresses[name] = Address(host, free_ports(1, host)[0])
-            self.nodes[name] = self._node(name)
+        self._place_nodes()
         await self._start_children(self.nodes)
-        for number in range(1, self.plan.proxies + 1):
+        if self.plan.has_record:
+            await self._start_dns()
+        for number in range(1, 1 if self.plan.gateless else self.plan.proxies + 1):
             await self._start_proxy(f"proxy-{number}", self.plan.ways[(number - 1) % len(self.plan.ways)])
-        for number in range(1, self.plan.relays + 1):
-            self.relays[f"relay-{number}"] = self._relay(f"relay-{number}", f"127.0.1.{number}")
+        for number, name in enumerate(self.plan.relay_names, 1):
+            self.relays[name] = self._relay(name, f"127.0.1.{number}")
         await self._start_children(self.relays)
         self._write_file()
         listener = await control.serve(self.folder / CONTROL, self._handle)
@@ -174,6 +263,17 @@ class LabPool:
             elif old != mark:
                 old.unlink()
 
+    def _place_nodes(self) -> None:
+        """Choose an address for each node. Relays that dial a name know one port for all producers."""
+        hosts = {name: f"127.0.0.{number}" for number, name in enumerate(self.plan.producers, 11)}
+        shared = _free_port(tuple(hosts.values())) if self.plan.has_record else None
+        for number in range(1, self.plan.references + 1):
+            hosts[f"{REFERENCE}{number}"] = f"127.0.0.{10 + len(self.plan.producers) + number}"
+        for name, host in hosts.items():
+            port = shared if shared is not None and name in self.plan.producers else free_ports(1, host)[0]
+            self.addresses[name] = Address(host, port)
+            self.nodes[name] = self._node(name)
+
     def _node(self, name: str) -> Child:
         words = ["--name", name, "--listen", str(self.addresses[name]), "--magic", str(self.plan.magic)]
         words += ["--chain-epoch", repr(self.chain.epoch), "--slot-seconds", repr(self.chain.slot_seconds)]
@@ -183,9 +283,39 @@ class LabPool:
     def _relay(self, name: str, source: str) -> Child:
         words = ["--name", name, "--magic", str(self.plan.magic), "--log", str(self.log(name)), "--source", source]
         words += ["--scale", str(self.plan.scale), "--seed", str(self.plan.seed)]
-        for proxy in self.proxies.values():
-            words += ["--target", str(proxy.relays)]
+        if name in self.plan.by_name:
+            words += ["--name-target", f"{RECORD}:{self.addresses[self.plan.producers[0]].port}"]
+            words += ["--resolver", str(self.resolver(name)), "--promote", self.plan.promote.value]
+        else:
+            for proxy in self.proxies.values():
+                words += ["--target", str(proxy.relays)]
         return Child(name, "failover.lab.relay", words, self.folder)
+
+    async def _start_dns(self) -> None:
+        """Route 53 with its DNS servers, then the resolvers that ask these."""
+        endpoint = self.addresses[ROUTE53] = Address("127.0.2.1", free_ports(1, "127.0.2.1")[0])
+        for number in range(1, self.plan.servers + 1):
+            host = f"127.0.2.{10 + number}"
+            self.servers[f"ns{number}"] = Address(host, _free_port((host,), udp=True))
+        first = self.addresses[self.plan.producers[0]].host
+        words = ["--listen", str(endpoint), "--zone", ZONE, "--id", ZONE_ID, "--record", f"{RECORD} {TTL} {first}"]
+        for address in self.servers.values():
+            words += ["--dns", str(address)]
+        self.dns[ROUTE53] = self._dns_child(ROUTE53, "failover.lab.route53", words)
+        for number in range(1, self.plan.resolvers + 1):
+            name, host = f"resolver-{number}", f"127.0.3.{number}"
+            self.addresses[name] = Address(host, _free_port((host,), udp=True))
+            words = ["--listen", str(self.addresses[name])]
+            for address in self.servers.values():
+                words += ["--upstream", str(address)]
+            self.dns[name] = self._dns_child(name, "failover.lab.resolver", words)
+        await self._start_children(self.dns)
+        exports = [f"export {name}={value}\n" for name, value in self.environment.items()]
+        self.environment_file.write_text("".join(exports), encoding="utf-8")
+
+    def _dns_child(self, name: str, module: str, words: Sequence[str]) -> Child:
+        shared = ["--scale", str(self.plan.scale), "--control", str(control.fitting(self.folder / f"{name}.sock"))]
+        return Child(name, module, [*words, *shared], self.folder)
 
     async def _start_children(self, children: Mapping[str, Child]) -> None:
         for child in children.values():
@@ -213,26 +343,45 @@ class LabPool:
         self._say(f"{name} runs, relays connect to {proxy.relays}")
 
     def _write_file(self) -> None:
-        password = self.folder / "stats.password"
-        password.touch(0o600)
-        password.write_text(LabProxy.PASSWORD + "\n", encoding="utf-8")
         t = self.times
         references = [f'"{address}"' for name, address in self.addresses.items() if name.startswith(REFERENCE)]
         lines = ["pool: LAB", f"network: {{magic: {self.plan.magic}}}", f'state: "{self.folder / "state"}"']
         lines += [f'listen: "127.0.0.1:{free_ports(1)[0]}"', "producers:"]
         lines += [f'  - {{name: {name}, address: "{self.addresses[name]}"}}' for name in self.plan.producers]
-        lines.append("proxies:")
-        for name, lab in self.proxies.items():
-            lines.append(f"  - name: {name}")
-            lines += [f"    {key}: {value}" for key, value in self._way_in(lab, self._ways[name], password).items()]
+        lines += [*self._proxy_lines(), *(self._record_lines() if self.plan.has_record else [])]
+        back = ", fail_back: manual" if self.plan.gateless else ""
         lines += [
             f"references: [{', '.join(references)}]",
             f"health: {{interval: {t.interval:g}, timeout: {t.timeout:g}, max_gap: {t.max_gap:g}}}",
-            f"policy: {{fail_over_after: {t.fail_over_after:g}, fail_back_after: {t.fail_back_after:g}}}",
+            f"policy: {{fail_over_after: {t.fail_over_after:g}, fail_back_after: {t.fail_back_after:g}{back}}}",
             "lease: {duration: 15s, renew: 3s, action_timeout: 3s}",
         ]
         self.file.write_text("\n".join(lines) + "\n", encoding="utf-8")
         self._say(f"{self.file} is written")
+
+    def _proxy_lines(self) -> list[str]:
+        if self.plan.gateless:
+            return ["fence: {require: none}"]
+        password = self.folder / "stats.password"
+        password.touch(0o600)
+        password.write_text(LabProxy.PASSWORD + "\n", encoding="utf-8")
+        lines = ["proxies:"]
+        for name, lab in self.proxies.items():
+            lines.append(f"  - name: {name}")
+            lines += [f"    {key}: {value}" for key, value in self._way_in(lab, self._ways[name], password).items()]
+        return lines
+
+    def _record_lines(self) -> list[str]:
+        targets = ", ".join(f"{name}: {self.addresses[name].host}" for name in self.plan.producers)
+        servers = ", ".join(f'"{address}"' for address in self.servers.values())
+        return [
+            "records:",
+            f"  - name: {RECORD}",
+            f"    addresses: {{{targets}}}",
+            f"    ttl: {TTL}",
+            f'    route53: {{zone: {ZONE_ID}, endpoint_url: "http://{self.addresses[ROUTE53]}"}}',
+            f"    verify: {{servers: [{servers}]}}",
+        ]
 
     @staticmethod
     def _way_in(lab: LabProxy, way: WayIn, password: Path) -> dict[str, str]:
@@ -249,6 +398,11 @@ class LabPool:
 
     # ------------------------------------------------ what can be done to it
 
+    @property
+    def children(self) -> dict[str, Child]:
+        """Every part that is a process of ours, by name."""
+        return self.nodes | self.relays | self.dns
+
     def log(self, relay: str) -> Path:
         """Where a relay writes its sessions; see sessions.py."""
         return self.folder / f"{relay}.jsonl"
@@ -258,13 +412,29 @@ class LabPool:
         found = [interval for relay in self.relays for interval in sessions.intervals(self.log(relay))]
         return sorted(found, key=lambda interval: interval.start)
 
-    def reached(self) -> dict[tuple[str, str], str]:
-        """The producer that each relay has a session with now, by relay and proxy."""
+    def through(self, target: str) -> str:
+        """What led a relay to this address: a proxy, or the record."""
         names = {str(proxy.relays): name for name, proxy in self.proxies.items()}
-        return {(i.relay, names[i.target]): i.producer for i in self.sessions() if i.end is None}
+        return names.get(target, RECORD)
+
+    def resolver(self, relay: str) -> Address:
+        """Where a relay that dials the record's name asks for it."""
+        number = self.plan.by_name.index(relay) % self.plan.resolvers
+        return self.addresses[f"resolver-{number + 1}"]
+
+    def reached(self) -> dict[tuple[str, str], str]:
+        """The producer that each relay has a hot session with now, by relay and proxy, or record.
+
+        Where a name leads a relay to two producers at once, it is the later one; ``sessions`` has both.
+        """
+        return {(i.relay, self.through(i.target)): i.producer for i in self.sessions() if i.end is None and i.is_hot}
+
+    def lingering(self) -> set[tuple[str, str]]:
+        """The relays and producers that are still connected although the name no longer says so."""
+        return {(i.relay, i.producer) for i in self.sessions() if i.end is None and not i.is_hot}
 
     def suspend(self, name: str) -> None:
-        """SIGSTOP a node or a relay: the truest hang. Raises LabError when it does not run."""
+        """SIGSTOP a part that is a process: the truest hang. Raises LabError when it does not run."""
         self._child(name).signal(signal.SIGSTOP)
 
     def resume(self, name: str) -> None:
@@ -276,7 +446,7 @@ class LabPool:
         self._child(name).signal(signal.SIGKILL)
 
     async def restart(self, name: str) -> None:
-        """End a node or a relay if it runs, and start it, free of any fault."""
+        """End a part if it runs, and start it, free of any fault; Route 53 with the zone that it began with."""
         child = self._child(name)
         await child.stop()
         await child.start()
@@ -299,7 +469,7 @@ class LabPool:
         return {command: meaning for command, (meaning, _) in self._acts(name).items()}
 
     async def tell(self, name: str, command: str, value: str | None = None) -> Mapping[str, Any]:
-        """Tell a node, a relay or a proxy one of its commands, or ``help``. Raises LabError with what exists."""
+        """Tell a part one of its commands, or ``help``. Raises LabError with what exists."""
         acts = self._acts(name)
         if command == "help":
             return self.commands(name)
@@ -310,29 +480,43 @@ class LabPool:
     def _acts(self, name: str) -> dict[str, tuple[str, _Act]]:
         if name in self.proxies:
             return self._proxy_acts(name)
+        if name in self.servers:
+            return self._told(name, ROUTE53, SERVER_COMMANDS)
+        if name == ROUTE53:
+            return {**self._process_acts(name), **self._told(name, name, ROUTE53_COMMANDS)}
+        if name in self.dns:
+            return {**self._process_acts(name), **self._told(name, name, RESOLVER_COMMANDS)}
+        if name in self.relays:
+            return {**self._process_acts(name), "reached": ("tell whom it has sessions with", partial(self._met, name))}
+        return {**self._process_acts(name), **self._told(name, name, NODE_COMMANDS)}
+
+    def _process_acts(self, name: str) -> dict[str, tuple[str, _Act]]:
+        self._child(name)
 
         async def signalled(act: Callable[[str], None]) -> None:
             act(name)
 
-        async def asked(command: str, value: str | None) -> Mapping[str, Any]:
-            self._child(name).running()
-            return await control.ask(self.folder / f"{name}.sock", {"command": command, "value": value}, NODE_WITHIN)
-
-        async def reached(_: str | None) -> Mapping[str, Any]:
-            return {proxy: producer for (relay, proxy), producer in self.reached().items() if relay == name}
-
-        self._child(name)
-        acts: dict[str, tuple[str, _Act]] = {
+        return {
             "stop": ("SIGSTOP: connections are taken, nothing is answered", lambda _: signalled(self.suspend)),
             "continue": ("SIGCONT", lambda _: signalled(self.resume)),
             "kill": ("SIGKILL", lambda _: signalled(self.kill)),
             "restart": ("end it, and start it free of any fault", lambda _: self.restart(name)),
         }
-        if name in self.relays:
-            return {**acts, "reached": ("tell whom it has sessions with", reached)}
-        for word, known in NODE_COMMANDS.items():
-            acts[word] = (f"{known.argument} {known.meaning}".strip(), partial(asked, word))
-        return acts
+
+    def _told(self, part: str, holder: str, known: Mapping[str, Tellable]) -> dict[str, tuple[str, _Act]]:
+        """The commands of ``part``, which the process ``holder`` has a socket for."""
+
+        async def asked(word: str, value: str | None) -> Mapping[str, Any]:
+            self._child(holder).running()
+            question = {"to": part, "command": word, "value": value}
+            return await control.ask(self.folder / f"{holder}.sock", question, NODE_WITHIN)
+
+        return {w: (f"{c.argument} {c.meaning}".strip(), partial(asked, w)) for w, c in known.items()}
+
+    async def _met(self, relay: str, _: str | None) -> Mapping[str, Any]:
+        hot = {where: producer for (name, where), producer in self.reached().items() if name == relay}
+        warm = sorted(producer for name, producer in self.lingering() if name == relay)
+        return {**hot, **({"lingering": warm} if warm else {})}
 
     def _proxy_acts(self, name: str) -> dict[str, tuple[str, _Act]]:
         process = self.proxies[name].process
@@ -361,7 +545,7 @@ class LabPool:
             raise LabError(f"{proxy}: {answer}")
 
     def _child(self, name: str) -> Child:
-        child = self.nodes.get(name) or self.relays.get(name)
+        child = self.children.get(name)
         if child is None:
             raise self._no_part(name, "node or relay")
         return child
@@ -372,4 +556,5 @@ class LabPool:
         return self.proxies[name]
 
     def _no_part(self, name: str, kind: str) -> LabError:
-        return LabError(f"no {kind} {name!r}", "there are " + ", ".join((*self.nodes, *self.relays, *self.proxies)))
+        parts = (*self.children, *self.servers, *self.proxies)
+        return LabError(f"no {kind} {name!r}", "there are " + ", ".join(parts))

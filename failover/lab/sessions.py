@@ -8,6 +8,17 @@ torn line. Times are seconds on CLOCK_BOOTTIME, comparable across the processes 
     {"at", "relay", "event": "closed", "target", "producer", "from", "to", "why"}
     {"at", "relay", "event": "failed", "target", "why"}                          no session came to be
     {"at", "relay", "event": "alive", "tips": {target: slot}}                    bounds what is still open
+
+and from relays that are given names:
+
+    {"at", "relay", "event": "resolved", "name", "answers", "ttl", "next_in"}    and "why", when the lookup failed
+    {"at", "relay", "event": "demoted", "target", "producer"}                    hot to warm: the address left its name
+    {"at", "relay", "event": "promoted", "target", "producer"}                   warm to hot
+
+A session begins hot. The facts say of a demoted peer that its connection is not closed, and that it may be promoted
+again. That its blocks are not fetched meanwhile we infer from what warm means in ouroboros-network: only keep-alive
+(and peer sharing) runs. So ``overlaps(sessions)`` judges who was *connected* to two producers, one promotion away
+from harm; ``overlaps(hot(sessions))`` judges from whom blocks *were fetched*.
 """
 
 from __future__ import annotations
@@ -28,7 +39,8 @@ TOLERANCE = 0.25  # seconds; a relay on a busy machine reads the end of a connec
 class Interval:
     """One session of a relay with a producer. ``end`` is None where the log does not tell it.
 
-    ``seen`` is the last moment at which the log shows the session, or the relay that holds it, alive.
+    ``seen`` is the last moment at which the log shows the session, or the relay that holds it, alive. ``turns`` are
+    the moments at which a hot session became warm, a warm one hot, and so on.
     """
 
     relay: str
@@ -38,6 +50,12 @@ class Interval:
     end: float | None
     seen: float
     why: str = ""
+    turns: tuple[float, ...] = ()
+
+    @property
+    def is_hot(self) -> bool:
+        """Whether it is hot at its end, or now."""
+        return len(self.turns) % 2 == 0
 
     @property
     def until(self) -> float:
@@ -93,6 +111,8 @@ def intervals(path: Path) -> list[Interval]:
             open_[target] = Interval(line["relay"], target, line["producer"], line["from"], None, line["at"])
         elif event == "closed":
             done.append(replace(open_.pop(target), end=line["to"], seen=line["to"], why=line["why"]))
+        elif event in ("demoted", "promoted"):
+            open_[target] = replace(open_[target], turns=(*open_[target].turns, line["at"]))
         seen = line["at"]
     done += [replace(i, seen=seen) for i in open_.values()]
     return sorted(done, key=lambda i: i.start)
@@ -110,6 +130,18 @@ def overlaps(sessions: Iterable[Interval], tolerance: float = TOLERANCE) -> list
                 found.append(Overlap(other, session, session.start, end))
         running.append(session)
     return found
+
+
+def hot(sessions: Iterable[Interval]) -> list[Interval]:
+    """The parts of the sessions in which they were hot, each as a session of its own, by start."""
+    parts: list[Interval] = []
+    for session in sessions:
+        marks = (session.start, *session.turns)
+        for start, end in zip(marks[::2], (*marks[1::2], None), strict=False):
+            demoted = session.end if end is None else end
+            why = session.why if end is None else "demoted"
+            parts.append(replace(session, start=start, end=demoted, why=why, turns=()))
+    return sorted(parts, key=lambda i: i.start)
 
 
 def _lines(path: Path) -> Iterable[dict[str, Any]]:
