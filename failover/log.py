@@ -35,6 +35,7 @@ _BY_KIND: Mapping[EventKind, str] = {
 _REPEATING = frozenset(
     {EventKind.ALERT, EventKind.DRIFT, EventKind.STEP_STARTED, EventKind.STEP_DONE, EventKind.STEP_FAILED}
 )
+_ABOUT = ("gate", "record", "alert", "kind")  # by which key of an event's detail one part is told from another
 _COLOURS = {"debug": "2", "warning": "33", "error": "1;31"}
 
 
@@ -137,7 +138,7 @@ class Log:
         """Whether the same was said of the same thing just before: a part that stays broken is not news."""
         if event.kind not in _REPEATING:
             return False
-        about = str(event.detail.get("gate") or event.detail.get("alert") or event.detail.get("kind") or "")
+        about = next((str(event.detail[key]) for key in _ABOUT if event.detail.get(key)), "")
         key, words, now = (event.kind, about), f"{event.generation} {event.reason}", event.at.mono
         before = self._said.get(key)
         if before is not None and before[0] == words and 0 <= now - before[1] < AGAIN:

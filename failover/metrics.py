@@ -17,15 +17,21 @@ from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily
 from prometheus_client.exposition import generate_latest
 from prometheus_client.registry import Collector
 
-from . import status
+from . import record_status, status
 from .controller import Report
-from .model import Cause, Event, EventKind, Instant, Phase, Ping, Pool, StepKind
+from .model import POINT, Cause, Event, EventKind, Instant, Phase, Ping, Pool, StepKind
 from .tick import Outcome
 
 PREFIX = "cardano_failover"
 STAGES = ("dns", "connect", "handshake", "keep-alive", "tip")
 RESULTS = ("sent", "overtaken", "unknown", "unreachable", "refused")
-DRIFTS = ("split-brain", "proxy-silent", "another-hand", "reloaded", "tainted", "not-serving", "passed-over")
+POINT_RESULTS = (*RESULTS, "conflict", "throttled")
+DRIFTS = (
+    *("split-brain", "proxy-silent", "another-hand", "reloaded", "tainted", "not-serving", "passed-over", "exposed"),
+    *("record-unreadable", "record-unownable", "record-missing", "record-several", "record-ttl", "record-elsewhere"),
+    *("record-another-hand", "record-pending", "record-unverified", "servers-disagree", "server-lame"),
+)
+SERVERS = ("agreeing", "differing", "silent", "lame")
 PING_BUCKETS = (0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0)
 HANDOVER_BUCKETS = (0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 20.0, 30.0, 60.0, 120.0, 300.0)
 TICK_BUCKETS = (0.0001, 0.00025, 0.0005, 0.001, 0.0025, 0.005, 0.01, 0.05, 0.25, 1.0)
@@ -59,7 +65,7 @@ class Metrics(Collector):
         self._handover_seconds = self._histogram(
             "handover_seconds", "From the first fencing to the end of a handover.", HANDOVER_BUCKETS
         )
-        self._steps = self._counter("steps", "Commands to gates, by what became of them.", "kind", "result")
+        self._steps = self._counter("steps", "Commands to gates and providers, by their result.", "kind", "result")
         self._ticks = self._histogram("tick_seconds", "Duration of one decision.", TICK_BUCKETS)
         disable_created_metrics()  # type: ignore[no-untyped-call]  # a second series for each counter, which nobody asked for
         self._begin(pool)
@@ -133,6 +139,8 @@ class Metrics(Collector):
         document = status.document(report, last_tick=self._last_tick)
         yield from self._assignment_gauges(document)
         yield from self._observed_gauges(report, document)
+        yield from self._record_gauges(document)
+        yield from self._record_times(report)
         yield from self._own_gauges(report)
         split = self._split_seconds
         if self._split_since is not None:
@@ -162,7 +170,8 @@ class Metrics(Collector):
 
     def _observed_gauges(self, report: Report, doc: status.Document) -> Iterator[GaugeMetricFamily]:
         known = {p["name"]: p for p in doc["producers"]}
-        admitted = {(n,): float(p["admitted"]) for n, p in known.items()}
+        admitted = {(n,): float(p["admitted"]) for n, p in known.items() if p["admitted"] is not None}
+        exposed = {(n,): float(any(e["producer"] == n for e in doc["exposed"])) for n in known}
         up = {(n,): float(p["health"] == "up") for n, p in known.items() if p["health"] != "unknown"}
         fit = {(n,): float(p["fit"]) for n, p in known.items() if p["fit"] is not None}
         tips = {(n,): float(p["tip_slot"]) for n, p in known.items() if p["tip_slot"] is not None}
@@ -175,6 +184,7 @@ class Metrics(Collector):
             for name, server in p["servers"].items()
         }
         yield self._gauge("admitted", "Whether any gate of the producer was last seen open.", admitted, "producer")
+        yield self._gauge("exposed", "Whether relays may be with it that the role has left.", exposed, "producer")
         yield self._gauge("producer_up", "Whether the producer answers pings.", up, "producer")
         yield self._gauge("producer_fit", "Whether the producer is worth making active.", fit, "producer")
         yield self._gauge("tip_slot", "Slot of the producer's tip at its last ping.", tips, "producer")
@@ -184,6 +194,57 @@ class Metrics(Collector):
         )
         yield self._gauge(
             "proxy_sessions", "Sessions of the producer through the proxy.", sessions, "proxy", "producer"
+        )
+
+    def _record_gauges(self, doc: status.Document) -> Iterator[GaugeMetricFamily]:
+        records = {r["name"]: r for r in doc["records"]}
+        read = {(n,): float(r["readable"]) for n, r in records.items() if r["readable"] is not None}
+        in_sync = {(n,): float(r["in_sync"]) for n, r in records.items() if r["in_sync"] is not None}
+        points = {
+            (n, producer): float(r["points_to"] == producer)
+            for n, r in records.items()
+            if r["readable"] and (r["points_to"] is not None or not r["error"])
+            for producer in self._pool.names
+        }
+        servers: dict[tuple[str, ...], float] = {}
+        verified: dict[tuple[str, ...], float] = {}
+        for name, record in records.items():
+            states = [_server_state(answer) for answer in record["answers"]]
+            if states and None not in states:
+                servers |= {(name, state): float(states.count(state)) for state in SERVERS}
+            if "agreeing" in states or "differing" in states:
+                verified[name,] = float("differing" not in states)
+        yield self._gauge("record_readable", "Whether the record's provider answers.", read, "record")
+        yield self._gauge("dns_in_sync", "Whether the provider has everywhere what it should.", in_sync, "record")
+        yield self._gauge(
+            "dns_points_to", "Whether the provider's value is the producer's.", points, "record", "producer"
+        )
+        yield self._gauge(
+            "dns_verified", "Whether all servers that answer agree with the provider.", verified, "record"
+        )
+        yield self._gauge("dns_servers", "Servers of the record, by what they say.", servers, "record", "state")
+
+    def _record_times(self, report: Report) -> Iterator[GaugeMetricFamily]:
+        records = [(record, report.view.records[record.label]) for record in report.pool.records]
+        accepted = {(r.label,): t.accepted_at.utc for r, t in records if t.accepted_at is not None}
+        insync = {(r.label,): t.insync_at.utc for r, t in records if t.insync_at is not None}
+        untils = {
+            (r.label, producer): record_status.believed_until(r, t, producer, report.now)
+            for r, t in records
+            for producer in report.pool.names
+        }
+        believed = {key: until.utc for key, until in untils.items() if until is not None}
+        yield self._gauge(
+            "dns_accepted_timestamp_seconds", "When the provider accepted our last change.", accepted, "record"
+        )
+        yield self._gauge(
+            "dns_insync_timestamp_seconds", "When the provider had our last change everywhere.", insync, "record"
+        )
+        yield self._gauge(
+            "dns_believed_until_timestamp_seconds",
+            "Until when, at worst, a relay may look up the producer that the record has left.",
+            believed,
+            *("record", "producer"),
         )
 
     def _own_gauges(self, report: Report) -> Iterator[GaugeMetricFamily]:
@@ -206,6 +267,8 @@ class Metrics(Collector):
         self._handover_seconds.labels(pool.name)
         for kind, result in product(StepKind, RESULTS):
             self._steps.labels(pool.name, kind.value, result)
+        for result in POINT_RESULTS if pool.records else ():
+            self._steps.labels(pool.name, POINT, result)
         for name, cause in product(pool.names, Cause):
             self._handovers.labels(pool.name, name, cause.value)
         for name in pool.names:
@@ -229,3 +292,10 @@ class Metrics(Collector):
 
     def _histogram(self, name: str, help_: str, buckets: tuple[float, ...], *labels: str) -> Histogram:
         return Histogram(f"{PREFIX}_{name}", help_, ("pool", *labels), registry=self.registry, buckets=buckets)
+
+
+def _server_state(answer: Mapping[str, Any]) -> str | None:
+    """One of SERVERS; None where there is nothing to compare the answer with."""
+    if answer["fault"] is not None:
+        return str(answer["fault"])
+    return {True: "agreeing", False: "differing", None: None}[answer["agrees"]]

@@ -7,12 +7,12 @@ of the state folder. Durations are seconds, times are UTC in ISO-8601 with a Z.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, Protocol
 
-from . import health
+from . import health, record_status
 from .journal import iso
-from .model import Admin, Assignment, Drift, Gate, Health, Held, Instant, Lease, Phase, Pool
+from .model import Admin, Assignment, Drift, Gate, Health, Held, Instant, Lease, Phase, Pool, Record
 from .situation import Situation
 
 if TYPE_CHECKING:
@@ -85,6 +85,7 @@ def document(
     return {
         "pool": pool.name,
         "mode": pool.mode,
+        "fence": pool.fence.require,
         **assigned(report.assignment),
         "isolated": view.isolated,
         "split_brain": outcome is not None and outcome.split_brain,
@@ -95,7 +96,7 @@ def document(
         "producers": [_producer(s, name) for name in pool.names],
         "gates": [_gate(s, p.name, name) for p in pool.proxies for name in pool.names],
         "proxies": [_proxy(p.name, view.proxies[p.name]) for p in pool.proxies],
-        "records": [],
+        "records": [_record(s, record) for record in pool.records],
         "relays": [],
         "store_error": report.store_error,
         "daemon": {
@@ -124,6 +125,7 @@ def assigned(a: Assignment | None) -> dict[str, Any]:
         "requested_by": None if a is None else a.requested_by,
         "paused": None if a is None or a.paused is None else _held(a.paused),
         "pinned": None if a is None or a.pinned is None else _held(a.pinned),
+        "exposed": [] if a is None else [{"producer": e.producer, "since": iso(e.since.utc)} for e in a.exposed],
     }
 
 
@@ -178,7 +180,7 @@ def _producer(s: Situation, name: str) -> dict[str, Any]:
         "since": iso(track.since.utc),
         "fit": fit,
         "unfit_because": because,
-        "admitted": any(_open(track, name) for track in s.view.proxies.values()),
+        "admitted": None if s.pool.gateless else any(_open(track, name) for track in s.view.proxies.values()),
         "ping_seconds": last.seconds if last is not None and last.ok else None,
         "tip_slot": None if track.tip is None else track.tip.slot,
         "last_error": None if last is None else last.error,
@@ -236,6 +238,14 @@ def _proxy(name: str, track: ProxyTrack) -> dict[str, Any]:
     }
 
 
+def _record(s: Situation, record: Record) -> dict[str, Any]:
+    """A record stays with the old producer until everyone else is fenced; only then is it wanted elsewhere."""
+    a = s.a
+    whose = None if a is None else a.target if a.phase is Phase.PROMOTING else a.active
+    wanted = None if whose is None or whose not in record.targets else record.wanted(whose)
+    return record_status.document(record, s.view.records[record.label], wanted, s.now)
+
+
 # ---------------------------------------------------------------- what is wrong with it
 
 
@@ -256,10 +266,17 @@ def problems(doc: Document) -> list[str]:
     if active is not None and active["health"] != Health.UP.value:
         error = f": {active['last_error']}" if active["last_error"] else ""
         found.append(f"{active['name']}, the active one, is {active['health']}{error}")
-    found.extend(f"{d['where']}: {d['what']}" for d in doc["drift"] if d["kind"] != "split-brain")
+    found.extend(_differs(doc, d) for d in doc["drift"] if d["kind"] != "split-brain")
     if doc["store_error"]:
         found.append(f"state folder: {doc['store_error']}")
     return found
+
+
+def _differs(doc: Document, drift: Mapping[str, Any]) -> str:
+    if drift["kind"] == "exposed":
+        return f"exposed: {drift['what']}"
+    part = "record " if any(record["name"] == drift["where"] for record in doc["records"]) else ""
+    return f"{part}{drift['where']}: {drift['what']}"
 
 
 # ---------------------------------------------------------------- for people
@@ -310,8 +327,49 @@ def notes(doc: Document) -> list[str]:
         f"next: {n['action']} in {span(n['in_seconds'])}, unless something changes; waits for {n['waits_for']}"
         for n in doc["next"]
     )
+    for record in doc["records"]:
+        name = f"{record['name']}: " if len(doc["records"]) > 1 else ""
+        lines.extend(f"{name}{_outlived(belief)}" for belief in record["believed"])
+    if gateless(doc):
+        lines.append(NO_GATE)
     lines.append(f"decider: {_who(doc['decider'])}")
     return lines
+
+
+NO_GATE = (
+    "there is no gate: records only say where to connect, and nothing shuts a producer out; relays may stay with "
+    "the old one after a handover, so two producers may be reachable at once"
+)
+
+
+def gateless(doc: Document) -> bool:
+    """Whether the pool has nothing that could shut a producer out."""
+    return bool(doc.get("fence") == "none")
+
+
+def pointed(said: Mapping[str, Any]) -> str:
+    """Whom an answer, an earlier value or a record names, and by what: ``main (203.0.113.10)``."""
+    value = ", ".join(said["value"] if "value" in said else said["provider_value"])
+    if said["points_to"] in (None, record_status.OTHER):
+        return value or "that there is no such name"
+    return f"{said['points_to']} ({value})"
+
+
+def clock(time: str, near: str) -> str:
+    """The time of day, with the date only when it is not that of ``near``."""
+    hour = f"{time[11:19]}Z"
+    return hour if time[:10] == near[:10] else f"{time[:10]} {hour}"
+
+
+def _outlived(belief: Mapping[str, Any]) -> str:
+    usually, worst = (clock(belief[key], belief["replaced_at"]) for key in ("usually_until", "at_worst_until"))
+    still = ""
+    if belief["told_by"]:
+        says = "says" if len(belief["told_by"]) == 1 else "say"
+        still = f" ({' and '.join(belief['told_by'])} still {says} so; counted from now)"
+    elif not belief["settled"]:
+        still = " (no look at the servers since; counted from now)"
+    return f"relays may still believe {pointed(belief)}: usually until {usually}, at worst until {worst}{still}"
 
 
 def _who(found: Mapping[str, Any]) -> str:
@@ -330,10 +388,16 @@ def _restriction(held: Mapping[str, Any]) -> str:
 
 PRODUCER_COLUMNS = ("producer", "role", "health", "fit", "admitted", "ping", "tip", "address", "detail")
 PROXY_COLUMNS = ("proxy", "producer", "admin", "status", "sessions", "")
+RECORD_COLUMNS = ("record", "points to", "value", "ttl", "servers", "state")
+
+
+def producer_columns(doc: Document) -> tuple[str, ...]:
+    """Without any gate nobody can say who is admitted: only to whom the records point."""
+    return tuple("pointed to" if gateless(doc) and c == "admitted" else c for c in PRODUCER_COLUMNS)
 
 
 def producer_rows(doc: Document) -> list[tuple[str, ...]]:
-    """One row for each producer, as PRODUCER_COLUMNS."""
+    """One row for each producer, as ``producer_columns``."""
     rows: list[tuple[str, ...]] = []
     for p in doc["producers"]:
         role = "active" if p["name"] == doc["active"] else ""
@@ -342,9 +406,15 @@ def producer_rows(doc: Document) -> list[tuple[str, ...]]:
         ping = "-" if p["ping_seconds"] is None else f"{p['ping_seconds'] * 1e3:.1f} ms"
         tip = "-" if p["tip_slot"] is None else str(p["tip_slot"])
         fit = {True: "fit", False: "unfit", None: "?"}[p["fit"]]
-        admitted = "yes" if p["admitted"] else "no"
+        admitted = _pointed_to(doc, p["name"]) if gateless(doc) else "yes" if p["admitted"] else "no"
         rows.append((p["name"], role or "-", p["health"], fit, admitted, ping, tip, p["address"], p["detail"]))
     return rows
+
+
+def _pointed_to(doc: Document, producer: str) -> str:
+    found = sum(record["points_to"] == producer for record in doc["records"])
+    word = "no" if not found else "yes" if found == len(doc["records"]) else f"{found} of {len(doc['records'])}"
+    return f"{word}, exposed" if any(e["producer"] == producer for e in doc["exposed"]) else word
 
 
 def proxy_rows(doc: Document) -> list[tuple[str, ...]]:
@@ -362,15 +432,49 @@ def proxy_rows(doc: Document) -> list[tuple[str, ...]]:
     return rows
 
 
+def record_rows(doc: Document) -> list[tuple[str, ...]]:
+    """One row for each record, as RECORD_COLUMNS; ``servers`` are those that agree, of all that were asked."""
+    rows: list[tuple[str, ...]] = []
+    for record in doc["records"]:
+        whom = {None: "-", record_status.OTHER: "nobody"}.get(record["points_to"], record["points_to"])
+        value = ", ".join(record["provider_value"]) or "-"
+        ttl = "-" if record["ttl"] is None else str(record["ttl"])
+        agree = sum(answer["agrees"] is True for answer in record["answers"])
+        servers = f"{agree}/{len(record['answers'])}" if record["answers"] else "-"
+        rows.append((record["name"], whom, value, ttl, servers, _record_state(record)))
+    return rows
+
+
+def _record_state(record: Mapping[str, Any]) -> str:
+    if record["readable"] is None:
+        return "not read yet"
+    if not record["readable"]:
+        return f"silent; shown is what it last said{': ' + record['error'] if record['error'] else ''}"
+    if record["error"]:
+        return f"not ours to change: {record['error']}"
+    if record["pending_seconds"] is not None:
+        return f"pending for {span(record['pending_seconds'])}"
+    if record["contested_until"]:
+        return f"another hand; left alone until {record['contested_until'][11:19]}Z"
+    return {True: "in sync", False: "differs", None: "-"}[record["in_sync"]]
+
+
+def _tables(doc: Document) -> Iterator[tuple[tuple[str, ...], list[tuple[str, ...]]]]:
+    yield producer_columns(doc), producer_rows(doc)
+    if doc["proxies"]:
+        yield PROXY_COLUMNS, proxy_rows(doc)
+    if doc["records"]:
+        yield RECORD_COLUMNS, record_rows(doc)
+
+
 def text(doc: Document) -> str:
     """The status for a pipe, a log or a mail: plain lines without colours, ending in a newline."""
     parts = [headline(doc)]
     found = problems(doc)
     if found:
         parts += ["", *(f"! {line}" for line in found)]
-    parts += ["", *_columns(PRODUCER_COLUMNS, producer_rows(doc))]
-    if doc["proxies"]:
-        parts += ["", *_columns(PROXY_COLUMNS, proxy_rows(doc))]
+    for head, rows in _tables(doc):
+        parts += ["", *_columns(head, rows)]
     parts += ["", *notes(doc)]
     return "\n".join(_seemly(part) for part in parts) + "\n"
 
@@ -397,6 +501,7 @@ COLOURS = {
     "active": "bold green",
     "target": "bold yellow",
     "yes": "green",
+    "in sync": "green",
 }
 
 
@@ -410,10 +515,7 @@ def picture(doc: Document) -> RenderableType:
     worst = "bold red" if doc["split_brain"] or doc["isolated"] else "bold yellow" if found else "bold green"
     parts: list[RenderableType] = [Text(_seemly(headline(doc)), worst)]
     parts.extend(Text(f"! {_seemly(line)}", "red" if doc["split_brain"] else "yellow") for line in found)
-    tables: list[tuple[tuple[str, ...], list[tuple[str, ...]]]] = [(PRODUCER_COLUMNS, producer_rows(doc))]
-    if doc["proxies"]:
-        tables.append((PROXY_COLUMNS, proxy_rows(doc)))
-    for head, rows in tables:
+    for head, rows in _tables(doc):
         table = Table(box=None, pad_edge=False, padding=(0, 2, 0, 0))
         for column in head:
             table.add_column(column.upper(), no_wrap=True, header_style="dim")

@@ -1,25 +1,37 @@
 """The handover by hand, as lines to paste into a shell: for when the controller is dead. Reads the file, sends nothing.
 
 The order is the controller's: close the old producer on every proxy, see it closed without a session, then open the
-new one on every proxy. Passwords are read from their files by the shell, never printed.
+new one on every proxy; then the records. Where there is no gate, the old producer's node is stopped by hand first.
+Passwords and keys are read from where the file says by the shell, never printed.
 """
 
 from __future__ import annotations
 
+import json
+import os
 import shlex
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from failover.config.document import read
-from failover.model import Pool, Proxy
+from failover.model import Pool, Proxy, Record, RecordType, Rfc2136Zone, Route53Zone, RRset
+
+
+@dataclass(frozen=True, slots=True)
+class Signing:
+    """How nsupdate gets a TSIG key: a file that it reads itself, or a shell word that becomes the secret."""
+
+    file: str | None = None
+    secret: str = ""
 
 
 def secrets(path: Path) -> Mapping[str, str]:
     """How a shell gets each proxy's password, by the proxy's name; from what the file names, not from its value."""
     root, _ = read(path.read_text(encoding="utf-8-sig"), str(path))
     found = {}
-    for proxy in root.plain().get("proxies", []):
+    for proxy in root.plain().get("proxies") or []:
         if "password_file" in proxy:
             found[proxy["name"]] = f'"$(cat {shlex.quote(str(proxy["password_file"]))})"'
         elif "password_env" in proxy:
@@ -27,15 +39,81 @@ def secrets(path: Path) -> Mapping[str, str]:
     return found
 
 
-def commands(pool: Pool, to: str, passwords: Mapping[str, str]) -> list[str]:
-    """The whole handover to ``to``, with a comment above each part."""
+def keys(path: Path) -> Sequence[Signing | None]:
+    """How nsupdate gets the key of each record, in the file's order; None where none is named."""
+    root, _ = read(path.read_text(encoding="utf-8-sig"), str(path))
+    return [_signing(record.get("rfc2136") or {}) for record in root.plain().get("records") or []]
+
+
+_FROM_CLAUSE = """sed -n 's/.*secret[[:space:]]*"\\{0,1\\}\\([^";]*\\).*/\\1/p'"""
+
+
+def _signing(part: Mapping[str, Any]) -> Signing | None:
+    """A file with a key clause goes to nsupdate as it is; of a file with the secret alone the shell makes a line."""
+    if "key_file" in part:
+        file = shlex.quote(str(part["key_file"]))
+        if "{" in Path(part["key_file"]).read_text(encoding="utf-8"):
+            return Signing(file=file)
+        return Signing(secret=f'"$(cat {file})"')
+    if "key_env" in part:
+        name = part["key_env"]
+        if "{" in os.environ.get(name, ""):
+            return Signing(secret=f'"$(printf \'%s\\n\' "${name}" | {_FROM_CLAUSE})"')
+        return Signing(secret=f'"${name}"')
+    return None
+
+
+def commands(
+    pool: Pool,
+    to: str,
+    passwords: Mapping[str, str],
+    signing: Sequence[Signing | None] = (),
+    held: Mapping[str, RRset | None] | None = None,
+) -> list[str]:
+    """The whole handover to ``to``, with a comment above each part.
+
+    ``signing`` is for each record in order; ``held`` is what providers last held, by the record's label, as far as
+    that is known.
+    """
     others = pool.others(to)
     lines = [
         f"# {pool.name}: hand the role to {to}. Run on the host where the controller runs, with its rights.",
         "# Does the daemon still run? Then it would undo this: use failover switchover, or first: failover release",
-        "",
-        f"# 1. Close {', '.join(others)} on every proxy, and end the sessions there.",
     ]
+    lines += _stop(pool, others) if pool.gateless else _through_proxies(pool, to, passwords)
+    if pool.records:
+        lines += _pointing(pool, to, signing, held or {}, 2 if pool.gateless else 5)
+    lines += [
+        "",
+        f"# When the controller is back, and {' and '.join(others)} is down: it sees what was done, and follows.",
+        f"# While the one that it takes for active is up, it moves the role back: failover switchover --to {to}",
+    ]
+    return lines
+
+
+# ---------------------------------------------------------------- nodes
+
+
+def _stop(pool: Pool, others: Sequence[str]) -> list[str]:
+    """Where nothing else shuts a producer out."""
+    lines = [
+        "",
+        f"# 1. Stop the node of {' and '.join(others)} on its own host, and keep it stopped (systemctl stop",
+        "#    cardano-node): there is no gate, so nothing else shuts it out, and relays that are connected to it stay",
+        "#    there. Where that host cannot be reached, go on only if you know that it is dead.",
+        "#    Look: every line must say that the connection is refused.",
+    ]
+    addresses = [p.address for p in pool.producers if p.name in others]
+    lines += [f"failover ping --network-magic {pool.magic} {shlex.quote(str(address))}" for address in addresses]
+    return lines
+
+
+# ---------------------------------------------------------------- proxies
+
+
+def _through_proxies(pool: Pool, to: str, passwords: Mapping[str, str]) -> list[str]:
+    others = pool.others(to)
+    lines = ["", f"# 1. Close {', '.join(others)} on every proxy, and end the sessions there."]
     for proxy in pool.proxies:
         lines.append(f"# {proxy.name}")
         lines.extend(_close(proxy, producer, passwords.get(proxy.name)) for producer in others)
@@ -48,11 +126,6 @@ def commands(pool: Pool, to: str, passwords: Mapping[str, str]) -> list[str]:
         lines += [f"# {proxy.name}", _open(proxy, to, passwords.get(proxy.name))]
     lines += ["", f"# 4. Look: {to} must become UP, and sessions come when the relays redial."]
     lines.extend(_look(proxy, to, passwords.get(proxy.name)) for proxy in pool.proxies)
-    lines += [
-        "",
-        f"# When the controller is back, and {' and '.join(others)} is down: it sees what was done, and follows.",
-        f"# While the one that it takes for active is up, it moves the role back: failover switchover --to {to}",
-    ]
     return lines
 
 
@@ -102,3 +175,117 @@ def _curl(proxy: Proxy, password: str | None, rest: str) -> str:
         return f"curl {' '.join(options)} {rest}"
     user = shlex.quote(proxy.username)
     return f"printf 'user = \"%s:%s\"\\n' {user} {password} | curl -K - {' '.join(options)} {rest}"
+
+
+# ---------------------------------------------------------------- records
+
+
+def _pointing(
+    pool: Pool, to: str, signing: Sequence[Signing | None], held: Mapping[str, RRset | None], number: int
+) -> Iterator[str]:
+    """Each record swapped at its provider, then what the world is told of it."""
+    yield from (
+        "",
+        f"# {number}. Point the records to {to}. Look at each first: where another value stands, correct what is",
+    )
+    yield "#    deleted or required below, for a change is made only if the old value is what stands there."
+    if any(isinstance(record.provider, Route53Zone) for record in pool.records):
+        yield "export AWS_PAGER="
+    for index, record in enumerate(pool.records):
+        wanted = record.wanted(to)
+        usual = record.wanted(pool.others(to)[0])
+        before = held.get(record.label, usual)
+        yield f"# {record.label}: {_expectation(before, wanted, known=record.label in held)}"
+        before = usual if before == wanted else before
+        if isinstance(record.provider, Route53Zone):
+            yield from _route53(record, record.provider, before, wanted)
+        else:
+            yield from _nsupdate(
+                record, record.provider, signing[index] if index < len(signing) else None, before, wanted
+            )
+    yield from (
+        "",
+        f"# {number + 1}. Look: every server must say {to}'s value, the zone's own with the flag aa. Relays look",
+    )
+    yield "#    the name up again when their answer is as old as its TTL, and 60 to 900 s after that."
+    for record in pool.records:
+        yield from _dig(record, record.wanted(to))
+
+
+def _expectation(before: RRset | None, wanted: RRset, *, known: bool) -> str:
+    if before == wanted:
+        return f"it held {wanted} already when it was last seen; go on only if it does not"
+    return f"{'it last held' if known else 'it should hold'} {before or 'nothing'}"
+
+
+def _route53(record: Record, zone: Route53Zone, before: RRset | None, wanted: RRset) -> Iterator[str]:
+    options = "".join(
+        f" {option} {shlex.quote(value)}"
+        for option, value in (("--profile", zone.profile), ("--endpoint-url", zone.endpoint_url))
+        if value is not None
+    )
+    call = f"aws{options} route53"
+    listed = shlex.quote(f"ResourceRecordSets[?Name=='{record.name}']")
+    start = f"--start-record-name {shlex.quote(record.name)} --max-items 20"
+    yield f"{call} list-resource-record-sets --hosted-zone-id {zone.zone} {start} --query {listed}"
+    batch = shlex.quote(json.dumps({"Comment": "failover by hand", "Changes": list(_changes(record, before, wanted))}))
+    change = f"change-resource-record-sets --hosted-zone-id {zone.zone} --change-batch {batch}"
+    yield f"CHANGE=$({call} {change} --query ChangeInfo.Id --output text) &&"
+    yield f'  {call} wait resource-record-sets-changed --id "$CHANGE" && echo everywhere'
+
+
+def _changes(record: Record, before: RRset | None, wanted: RRset) -> Iterator[dict[str, Any]]:
+    for action, rrset in (("DELETE", before), ("CREATE", wanted)):
+        if rrset is not None:
+            values = [{"Value": value} for value in rrset.values]
+            held = {"Name": record.name, "Type": rrset.type.value, "TTL": rrset.ttl, "ResourceRecords": values}
+            yield {"Action": action, "ResourceRecordSet": held}
+
+
+_BESIDE = ("A", "AAAA", "MX", "TXT", "SRV", "CAA")
+
+
+def _nsupdate(
+    record: Record, zone: Rfc2136Zone, signing: Signing | None, before: RRset | None, wanted: RRset
+) -> Iterator[str]:
+    name, server = record.name, zone.server
+    for kind in sorted(record.types):
+        yield _ask(server.host, server.port, name, kind.value, "+norecurse ")
+    if signing is not None and signing.file is not None:
+        yield f"nsupdate -v -t 10 -k {signing.file} <<'END'"
+    else:
+        secret = "" if signing is None else signing.secret
+        line = f"printf 'key %s:%s %s\\n' {zone.algorithm} {shlex.quote(zone.key_name)} {secret}"
+        yield f"{{ {line}; cat <<'END'; }} | nsupdate -v -t 10"
+    yield from (f"server {server.host} {server.port}", f"zone {zone.zone}")
+    if before is None:
+        yield from (f"prereq nxrrset {name} {kind.value}" for kind in sorted({*record.types, RecordType.CNAME}))
+    else:
+        yield from (f"prereq yxrrset {name} {before.type.value} {value}" for value in before.values)
+    if wanted.type is RecordType.CNAME:  # where it cannot stand it would be left out, and the old value deleted
+        beside = [kind for kind in _BESIDE if before is None or kind != before.type.value]
+        yield from (f"prereq nxrrset {name} {kind}" for kind in beside)
+    if before is not None:
+        yield f"update delete {name} {before.type.value}"
+    yield from (f"update add {name} {wanted.ttl} {wanted.type.value} {value}" for value in wanted.values)
+    yield from ("send", "END")
+
+
+def _dig(record: Record, wanted: RRset) -> Iterator[str]:
+    """What each server says: those that the file names, else all of the zone's."""
+    named = record.resolvers or record.servers
+    how = "" if record.resolvers else "+norecurse "
+    if named:
+        yield from (_ask(each.host, each.port, record.name, wanted.type.value, how) for each in named)
+        return
+    if isinstance(record.provider, Rfc2136Zone):
+        zone = shlex.quote(record.provider.zone)
+    else:  # a CNAME would lead to another zone; it never stands at a zone's own name
+        inside = record.name.partition(".")[2] if RecordType.CNAME in record.types else record.name
+        zone = f"$(dig +noall +answer +authority {shlex.quote(inside)} SOA | awk '$4 == \"SOA\" {{print $1; exit}}')"
+    loop = f'dig @"$server" {how}+noall +comments +answer {shlex.quote(record.name)} {wanted.type.value}'
+    yield f'for server in $(dig +short NS {zone}); do echo "$server"; {loop}; done'
+
+
+def _ask(host: str, port: int, name: str, kind: str, how: str) -> str:
+    return f"dig @{shlex.quote(host)} -p {port} {how}+noall +comments +answer {shlex.quote(name)} {kind}"

@@ -3,16 +3,20 @@
 from __future__ import annotations
 
 import json
+import re
+from collections.abc import Iterator, Mapping
+from datetime import datetime
 from typing import Any
 
 import click
 
-from failover import status
+from failover import signposts, status
 from failover.cli import byhand
 from failover.cli.daemon import Seen, absence, look
 from failover.cli.file import known_producer, loaded
 from failover.config import Loaded
 from failover.errors import FailoverError
+from failover.model import RRset, record_type
 
 
 @click.command("explain")
@@ -45,15 +49,26 @@ def command(ctx: click.Context, commands: bool, to: str | None, as_json: bool) -
 
 def _by_hand(found: Loaded, to: str | None) -> list[str]:
     pool = found.pool
-    if not pool.proxies:
-        raise FailoverError(f"pool {pool.name} has no proxies: there is no gate that could be moved by hand")
+    try:
+        seen: Mapping[str, Any] | None = look(pool).document
+    except FailoverError:
+        seen = None
     if to is None:
-        try:
-            active = look(pool).document["active"]
-        except FailoverError:
-            active = pool.preferred
-        to = pool.others(active)[0]
-    return byhand.commands(pool, to, byhand.secrets(found.path))
+        to = pool.others(pool.preferred if seen is None else seen["active"])[0]
+    held = {} if seen is None else {r["name"]: _held(r) for r in seen["records"] if _known(r)}
+    return byhand.commands(pool, to, byhand.secrets(found.path), byhand.keys(found.path), held)
+
+
+def _known(record: Mapping[str, Any]) -> bool:
+    """Whether its provider was read, and what it holds can stand in a command."""
+    plain = all(re.fullmatch(r"[\w.:-]+", value, re.ASCII) for value in record["provider_value"])
+    return plain and bool(record["readable"]) and not record["error"]
+
+
+def _held(record: Mapping[str, Any]) -> RRset | None:
+    """What the provider last said that it holds."""
+    values = tuple(record["provider_value"])
+    return RRset(record_type(values[0]), values, record["ttl"]) if values else None
 
 
 _KEYS = (
@@ -76,11 +91,14 @@ _KEYS = (
     "decision",
     "next",
     "drift",
+    "fence",
+    "exposed",
+    "records",
 )
 
 
 def _document(seen: Seen) -> dict[str, Any]:
-    picked = {key: seen.document[key] for key in _KEYS}
+    picked = {key: seen.document.get(key) for key in _KEYS}
     return {**picked, "problems": status.problems(seen.document), "age": seen.age}
 
 
@@ -101,6 +119,8 @@ def sentences(doc: status.Document) -> list[str]:
             lines.append("The rules before it did not apply:")
             lines.extend(f"  {lack['rule']:>2}. {lack['words']}" for lack in decision["lacked"])
     lines += ["", *_next(doc)]
+    if doc["records"]:
+        lines += ["", *_records(doc)]
     found = status.problems(doc)
     if found:
         lines += ["", "Not as it should be:", *(f"  {line}" for line in found)]
@@ -121,3 +141,100 @@ def _next(doc: status.Document) -> list[str]:
     if doc["phase"] not in (None, "steady"):
         return [f"Next: {doc['target']} is let in once everyone else is confirmed closed."]
     return ["Next: nothing, as long as nothing changes."]
+
+
+# ---------------------------------------------------------------- records
+
+
+def _records(doc: status.Document) -> Iterator[str]:
+    """What each record says, what is waited for, and until when relays may believe otherwise."""
+    for record in doc["records"]:
+        yield f"{record['name']} {_points(record)}."
+        yield from (f"  {line}." for line in (*_servers(record), *_waits(record)))
+        yield from (f"  {line}" for belief in record["believed"] for line in _believed(belief))
+    yield from (f"Exposed since {exposed['since']}: {exposed['producer']}. {_EXPOSED}" for exposed in doc["exposed"])
+    yield _NO_GATE if status.gateless(doc) else _BEHIND_GATES
+
+
+_BEHIND_GATES = "No handover waits for any of this: the proxies move the role, and records follow."
+_NO_GATE = (
+    "A handover is over once the provider has accepted the change. Nobody waits for what relays believe, nothing makes "
+    "them follow sooner, and nothing shuts the other producer out."
+)
+_EXPOSED = (
+    "The role has left it, and relays may still be connected to it: a node keeps a connection whose name has moved. "
+    "It ends when its port is seen to refuse, at a time when no relay looks it up any more: restart its node then."
+)
+
+
+def _points(record: Mapping[str, Any]) -> str:
+    value = ", ".join(record["provider_value"])
+    if record["readable"] is None:
+        return f"was not read yet; the last that is known is {value}" if value else "was not read yet"
+    if not record["readable"]:
+        return f"cannot be read ({record['error'] or 'no answer'}); the last that is known is {value or 'nothing'}"
+    held = f"points to {status.pointed(record)}, TTL {record['ttl']}" if value else "holds nothing"
+    if record["error"]:
+        return f"is not ours to change: {record['error']}"
+    if record["in_sync"]:
+        return f"{held}, as it should{_accepted(record)}"
+    wanted = ", ".join(record["wanted"])
+    return f"{held}; it should hold {wanted}" if wanted and record["pending_since"] is None else held
+
+
+def _accepted(record: Mapping[str, Any]) -> str:
+    accepted, insync = record["accepted_at"], record["insync_at"]
+    words = f"; its provider accepted it at {accepted}" if accepted else ""
+    return f"{words} and had it everywhere at {insync}" if accepted and insync not in (None, accepted) else words
+
+
+def _servers(record: Mapping[str, Any]) -> Iterator[str]:
+    answers = record["answers"]
+    if record["verify_error"]:
+        yield f"What the world is told cannot be seen: {record['verify_error']}"
+    elif answers:
+        agree = sum(answer["agrees"] is True for answer in answers)
+        since = f", since {record['verified_at']}" if record["verified_at"] else ""
+        yield f"{agree} of {len(answers)} servers agree with that{since}"
+    for answer in answers:
+        if answer["fault"]:
+            yield f"{answer['server']} is {answer['fault']}: {answer['error'] or 'no answer'}; it is not waited for"
+
+
+def _waits(record: Mapping[str, Any]) -> Iterator[str]:
+    waits = []
+    if record["pending_since"]:
+        what = "to be on every server of its provider (INSYNC)" if record["accepted_at"] else "to be answered"
+        waits.append(f"the change, under way for {status.span(record['pending_seconds'])}, {what}")
+    waits.extend(
+        f"{answer['server']}, which says {status.pointed(answer)}, TTL {answer['ttl'] or '-'}"
+        for answer in record["answers"]
+        if answer["agrees"] is False
+    )
+    if waits:
+        yield f"Waited for: {'; '.join(waits)}"
+    if record["contested_until"]:
+        until = record["contested_until"]
+        yield f"Another hand keeps changing it: until {until} only a handover changes it, unless that goes on"
+
+
+def _believed(belief: Mapping[str, Any]) -> Iterator[str]:
+    """The time, and how it is made up."""
+    near = belief["replaced_at"]
+    usually, worst = (status.clock(belief[key], near) for key in ("usually_until", "at_worst_until"))
+    yield f"A relay may still hold {status.pointed(belief)}: until {usually} as a rule, until {worst} at worst."
+    if belief["settled"]:
+        spread = status.span(_seconds(belief["gone_at"]) - _seconds(near))
+        begins = f"no server says so any more since {status.clock(belief['gone_at'], near)}, {spread} after the change"
+    elif belief["told_by"]:
+        says = "says" if len(belief["told_by"]) == 1 else "say"
+        begins = f"counted from now on, for {' and '.join(belief['told_by'])} still {says} so"
+    else:
+        begins = "counted from now on, for no server was looked at since"
+    least, most = signposts.NODE_LEAST, signposts.NODE_MOST
+    yield f"  That is: {begins}; a resolver may keep it for {belief['ttl']} s; then comes the node's own"
+    yield f"  delay, {least:g} s as a rule, {most:g} s where its resolver answered with no time left."
+
+
+def _seconds(time: str) -> float:
+    return datetime.fromisoformat(time).timestamp()

@@ -1,4 +1,4 @@
-"""What ``failover check`` looks at, read-only: producers, references, proxies, the state folder, the clock.
+"""What ``failover check`` looks at, read-only: producers, references, proxies, records, the state folder, the clock.
 
 Everything is asked at the same time, each part within its own deadline. Nothing is changed anywhere.
 """
@@ -17,13 +17,30 @@ from pathlib import Path
 
 from failover.errors import FailoverError, GateError, PingError, StoreUnusable
 from failover.gates.haproxy import proxy_port
-from failover.model import Address, Check, Pool, Producer, Proxy, ProxyReading, ServerView, Tip
+from failover.model import (
+    Address,
+    Check,
+    DnsAnswer,
+    Fault,
+    Pool,
+    Producer,
+    Proxy,
+    ProxyReading,
+    Record,
+    RecordReading,
+    RRset,
+    ServerView,
+    Tip,
+)
 from failover.ouroboros.ping import Resolver, ping
-from failover.ports import Host
+from failover.ports import Host, RecordPort, VerifyPort
+from failover.records import record_port, verify_port
+from failover.signposts import agrees
 from failover.store import folder as state_folder
 from failover.store.sqlite import FILE, SqliteStore
 
 MOST_ANSWER = 4 << 20
+GRACE = 1.0  # seconds beyond its timeout after which a record's port is given up on
 ROOM = 64 << 20  # bytes that the state folder should have free
 # Unix time = slot + offset, since Shelley; facts of the networks' genesis files.
 OFFSETS = {764824073: 1591566291, 1: 1655683200, 2: 1666656000}
@@ -72,6 +89,7 @@ async def everything(pool: Pool, host: Host) -> list[Found]:
                 group.create_task(_ping(host, pool, f"reference {a}", a, timeout, resolver)) for a in pool.references
             ]
             proxies = [group.create_task(_proxy(host, pool, proxy, timeout, resolver)) for proxy in pool.proxies]
+            signposts = group.create_task(records(pool, host))
     finally:
         resolver.close()
     pinged = [task.result() for task in (*producers, *references)]
@@ -81,6 +99,7 @@ async def everything(pool: Pool, host: Host) -> list[Found]:
         *_tips(pool, [task.result() for task in producers]),
         *(found for findings, _ in read for found in findings),
         *_open(pool, [(proxy, reading) for proxy, (_, reading) in zip(pool.proxies, read, strict=True)]),
+        *signposts.result(),
         *state(pool),
         *clock(pool, [p.tip for p in pinged if p.tip is not None], host.now().utc),
     ]
@@ -242,6 +261,137 @@ def _open(pool: Pool, read: Sequence[tuple[Proxy, ProxyReading | None]]) -> list
     if read and not present and any(reading is not None for _, reading in read):
         return [Found(Severity.WARNING, "proxies", "no producer is open and up in any proxy that answers", "")]
     return []
+
+
+# ---------------------------------------------------------------- records
+
+
+async def records(
+    pool: Pool,
+    host: Host,
+    provider: Callable[[Record, Host], RecordPort] = record_port,
+    verifier: Callable[[Record, Host], VerifyPort] = verify_port,
+) -> list[Found]:
+    """What each record's provider holds, and what servers tell the world; all of it at the same time."""
+    timeout = pool.lease.action_timeout
+    async with asyncio.TaskGroup() as group:
+        read = [group.create_task(_held(record, provider, host, timeout)) for record in pool.records]
+        told = [group.create_task(_told(record, verifier, host, timeout)) for record in pool.records]
+    found: list[Found] = []
+    pointed: dict[str, str] = {}
+    for record, held, answers in zip(pool.records, (t.result() for t in read), (t.result() for t in told), strict=True):
+        found.extend([held] if isinstance(held, Found) else _reading(record, held))
+        known = held if isinstance(held, RecordReading) and held.unownable is None else None
+        found.extend([answers] if isinstance(answers, Found) else _answers(record, answers, known))
+        whose = None if known is None else record.points_to(known.rrset)
+        if whose is not None:
+            pointed[record.label] = whose
+    if len(set(pointed.values())) > 1:
+        words = ", ".join(f"{label} to {whose}" for label, whose in pointed.items())
+        mend = "let the daemon run: it points all of them to the active producer"
+        found.append(Found(Severity.WARNING, "records", f"they point to different producers: {words}", mend))
+    return found
+
+
+async def _held(
+    record: Record, provider: Callable[[Record, Host], RecordPort], host: Host, timeout: float
+) -> RecordReading | Found:
+    try:
+        port = provider(record, host)
+        try:
+            async with host.timeout(timeout + GRACE):
+                return await port.read(timeout)
+        finally:
+            await port.close()
+    except (FailoverError, TimeoutError) as error:
+        return _failed(Severity.ERROR, record, error, f"its provider did not answer within {timeout:g} s")
+
+
+async def _told(
+    record: Record, verifier: Callable[[Record, Host], VerifyPort], host: Host, timeout: float
+) -> tuple[DnsAnswer, ...] | Found:
+    try:
+        port = verifier(record, host)
+        try:
+            async with host.timeout(timeout + GRACE):
+                return await port.look(timeout)
+        finally:
+            await port.close()
+    except (FailoverError, TimeoutError) as error:
+        return _failed(Severity.WARNING, record, error, f"its servers did not answer within {timeout:g} s")
+
+
+def _failed(severity: Severity, record: Record, error: Exception, late: str) -> Found:
+    words = str(error).removeprefix(f"{record.label}: ") or late
+    mend = getattr(error, "mend", "") or "see whether this machine reaches it, and whether it answers others"
+    return Found(severity, f"record {record.label}", words, mend)
+
+
+def _reading(record: Record, reading: RecordReading) -> list[Found]:
+    """What its provider holds: one producer's address with the TTL of the file, or what is wrong with it."""
+    part, rrset, whose = f"record {record.label}", reading.rrset, record.points_to(reading.rrset)
+    if reading.unownable is not None:
+        mend = "make it a plain record with one producer's address by hand, or give the pool another name"
+        return [Found(Severity.ERROR, part, f"it cannot be moved: {reading.unownable}", mend)]
+    if rrset is None:
+        first = next(iter(record.targets))
+        mend = f"make it by hand, as it is to be for the active producer (for {first}: {record.wanted(first)})"
+        words = "its provider holds nothing: relays are told that there is no such name, and ask again after 900 s"
+        return [Found(Severity.ERROR, part, words, mend)]
+    if len(rrset.values) > 1:
+        mend = "leave one by hand, or let the daemon do it"
+        words = f"its provider holds several values, of which relays take any: {rrset}"
+        return [Found(Severity.WARNING, part, words, mend)]
+    if whose is None:
+        mend = "correct `addresses`, or the record by hand; the daemon points it to the active producer"
+        return [Found(Severity.WARNING, part, f"it points to no producer of the file: {rrset}", mend)]
+    if rrset.ttl != record.ttl:
+        known = ", which cardano-node takes for 900 s" if rrset.ttl == 0 else ""
+        words = f"it points to {whose} with TTL {rrset.ttl}{known}, and the file says {record.ttl}"
+        return [Found(Severity.WARNING, part, words, "let the daemon set it, or correct it by hand")]
+    return [Found(Severity.OK, part, f"it points to {whose}: {rrset}")]
+
+
+def _answers(record: Record, answers: Sequence[DnsAnswer], held: RecordReading | None) -> list[Found]:
+    """What each server says, against what the provider holds; by itself where that is not known."""
+    part = f"record {record.label}"
+    right = [a.server for a in answers if a.fault is None and held is not None and agrees(a, held.rrset)]
+    found = [Found(Severity.OK, part, f"as its provider says: {', '.join(right)}")] if right else []
+    for answer in answers:
+        if answer.fault is not None:
+            found.append(_faulty(part, answer))
+        elif held is None:
+            whose = record.points_to(answer.rrset)
+            words = f"{answer.server} says {_said(answer)}" + (f", which is {whose}'s" if whose else "")
+            found.append(Found(Severity.NOTE, part, f"{words}; whether its provider says so too cannot be told"))
+        elif answer.server not in right:
+            found.append(_differing(part, answer, held.rrset))
+    return found
+
+
+def _faulty(part: str, answer: DnsAnswer) -> Found:
+    if answer.fault is Fault.LAME:
+        mend = f"take {answer.server} out of the zone's NS records, or let it serve the zone"
+        words = f"{answer.server} is lame: it should have authority, and {answer.error or 'has none'}"
+        return Found(Severity.WARNING, part, words, mend)
+    mend = "see whether it runs, and whether this machine reaches it (port 53, UDP and TCP); or name others (`verify`)"
+    return Found(Severity.WARNING, part, f"{answer.server} gives no answer: {answer.error or 'silence'}", mend)
+
+
+def _differing(part: str, answer: DnsAnswer, rrset: RRset | None) -> Found:
+    said = answer.rrset
+    if said is not None and rrset is not None and (said.type, said.values) == (rrset.type, rrset.values):
+        words = f"{answer.server} has TTL {said.ttl}, and its provider {rrset.ttl}"
+    else:
+        words = f"{answer.server} says {_said(answer)}, and its provider holds {rrset or 'nothing'}"
+    mend = "wait a minute for a change that has just been made; else see whether the server gets the zone's changes"
+    if not answer.authoritative:
+        mend = "wait until its time to live is over; else the resolver has its own idea of this name"
+    return Found(Severity.WARNING, part, words, mend)
+
+
+def _said(answer: DnsAnswer) -> str:
+    return str(answer.rrset) if answer.rrset is not None else "that there is no such name"
 
 
 # ---------------------------------------------------------------- the state folder

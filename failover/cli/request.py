@@ -21,7 +21,7 @@ from failover.cli.daemon import START, NoDaemon, fetch, lease_of
 from failover.errors import FailoverError, StoreUnusable
 from failover.host import RealHost
 from failover.journal import iso, plain
-from failover.model import Answer, Event, EventKind, Pool, Request, RequestState, Verb
+from failover.model import POINT, Answer, Event, EventKind, Pool, Request, RequestState, Verb
 from failover.store.sqlite import FILE, SqliteStore
 
 if TYPE_CHECKING:
@@ -167,10 +167,12 @@ def progress(event: Event) -> str:
             "steady": f"steady: {active} is active",
         }.get(str(detail.get("phase")), str(detail.get("phase")))
         return f"{words} ({event.reason})"
-    gate = detail.get("gate")
+    kind, part = detail.get("kind"), detail.get("gate") or detail.get("record")
     if event.kind is EventKind.STEP_DONE and detail.get("result") == "sent":
-        return f"  {'opened' if detail.get('kind') == 'open' else 'closed'} {gate}"
-    return f"  {detail.get('kind')} {gate}: {detail.get('result')}: {event.reason}"
+        if kind == POINT:
+            return f"  pointed {part} to {event.producer}: its provider has accepted it"
+        return f"  {'opened' if kind == 'open' else 'closed'} {part}"
+    return f"  {kind} {part}: {detail.get('result')}: {event.reason}"
 
 
 def _end(request: Request, answer: Answer, waited: float) -> int:

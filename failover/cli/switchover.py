@@ -11,6 +11,7 @@ from failover.cli.daemon import fetch
 from failover.cli.file import Duration, known_producer, loaded
 from failover.cli.request import Wish, ask, confirm, require_daemon
 from failover.model import Pool, Verb
+from failover.signposts import NODE_MOST
 
 WAIT = 120.0  # seconds, by default
 
@@ -84,8 +85,10 @@ def refusals(document: status.Document, to: str, *, force: bool) -> list[str]:
         return ["the pool is released: failover resume first"]
     if document["isolated"]:
         return ["nothing outside answers, so nothing is moved"]
+    stuck = _immovable(document)
     if force:
-        return [f"{to} is down: it would be left again at once"] if target["health"] == "down" else []
+        found = [f"{to} is down: it would be left again at once"] if target["health"] == "down" else []
+        return found + (stuck[:1] if len(stuck) == len(document["records"]) else [])
     found = []
     if document["phase"] != "steady":
         found.append(f"a handover to {document['target']} is under way")
@@ -94,20 +97,51 @@ def refusals(document: status.Document, to: str, *, force: bool) -> list[str]:
     if target["fit"] is not True:
         found.append(f"{to} is not fit ({target['health']}: {target['detail']})")
     found.extend(f"{p['name']} does not answer" for p in document["proxies"] if not p["reachable"])
-    return found
+    return found + stuck
+
+
+def _immovable(document: status.Document) -> list[str]:
+    """Records that could not be moved; beside proxies nobody waits for them."""
+    if not status.gateless(document):
+        return []
+    stuck = [record for record in document["records"] if not record["readable"] or record["error"]]
+    return [f"{record['name']}: {record['error'] or 'its provider was not read yet'}" for record in stuck]
 
 
 def plan(pool: Pool, document: status.Document, to: str) -> list[str]:
     """The steps of the handover in their order, as sentences."""
+    pin = f"leave the role pinned to {to}" if to != pool.preferred else "leave no pin"
+    lines = _without_gates(pool, to) if pool.gateless else _through_gates(pool, document, to)
+    lines.append(f"steady: {to} is active; {pin}")
+    if pool.gateless and document["active"] is not None:
+        old, ttl = document["active"], max(record.ttl for record in pool.records)
+        late = f"{status.span(ttl + NODE_MOST)} after the last server has dropped it at worst"
+        lines.append(f"afterwards, by hand: restart {old}'s node once no relay looks it up any more ({late})")
+    return [f"{number}. {line}" for number, line in enumerate(lines, 1)]
+
+
+def _through_gates(pool: Pool, document: status.Document, to: str) -> list[str]:
     gates = document["gates"]
     closing = [g["name"] for g in gates if g["producer"] != to and g["open"] is not False]
     opening = [g["name"] for g in gates if g["producer"] == to and g["open"] is not True]
-    pin = f"leave the role pinned to {to}" if to != pool.preferred else "leave no pin"
     lines = [
         f"fencing: close {', '.join(closing) or 'nothing'} and end the sessions there",
         f"see everyone but {to} closed, without a session, in {', '.join(p.name for p in pool.proxies)}",
         f"promoting: open {', '.join(opening) or 'nothing'}",
-        f"see {to} served",
-        f"steady: {to} is active; {pin}",
     ]
-    return [f"{number}. {line}" for number, line in enumerate(lines, 1)]
+    if pool.records:
+        lines.append(f"at the same time, {_pointing(pool, to)}; nobody waits for it")
+    return [*lines, f"see {to} served"]
+
+
+def _without_gates(pool: Pool, to: str) -> list[str]:
+    others = " and ".join(pool.others(to))
+    return [
+        f"fencing: nothing: there is no gate, and {others} may go on reaching relays that are connected to it",
+        f"promoting: {_pointing(pool, to)}",
+        "see it accepted by the provider of each; relays follow in their own time",
+    ]
+
+
+def _pointing(pool: Pool, to: str) -> str:
+    return " and ".join(f"point {record.label} to {to} ({record.targets[to]})" for record in pool.records)

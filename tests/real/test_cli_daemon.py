@@ -29,7 +29,7 @@ KEYS = (
     "pool mode phase active target generation revision cordoned barred released since reason paused pinned isolated "
     "split_brain drift next decider producers gates proxies records relays daemon"
 )
-MORE = {"decision", "cause", "requested_by", "store_error", "read_from", "age"}
+MORE = {"decision", "cause", "requested_by", "store_error", "fence", "exposed", "read_from", "age"}
 
 
 @dataclass

@@ -57,6 +57,16 @@ def test_what_stays_broken_is_said_once_and_again_when_it_changes() -> None:
     assert len(lines(*stuck, other, changed, later)) == 4
 
 
+def test_two_records_that_fail_in_turn_are_each_said_once() -> None:
+    names = ("bp.example.com. A", "bp.example.com. AAAA")
+    stuck = [
+        event(EventKind.STEP_FAILED, f"{name}: refused", at, record=name, result="refused")
+        for at in range(10)
+        for name in names
+    ]
+    assert len(lines(*stuck)) == 2
+
+
 def test_a_health_that_flaps_is_said_each_time() -> None:
     flaps = [event(EventKind.HEALTH_CHANGED, "main is up" if n % 2 else "main is down", n) for n in range(6)]
     assert len(lines(*flaps)) == 6

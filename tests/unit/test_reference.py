@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ast
 import json
 import re
 import shlex
@@ -12,7 +13,7 @@ from typing import Any
 import click
 import pytest
 from click.testing import CliRunner
-from policy_world import World, instant, make_pool
+from policy_world import World, instant, make_gateless_pool, make_pool
 from prometheus_client.parser import text_string_to_metric_families
 from status_world import report
 
@@ -24,8 +25,8 @@ from failover.config import scalars
 from failover.config.parts import RESERVED
 from failover.errors import PingError
 from failover.handover import TRANSITIONS
-from failover.metrics import PREFIX, Metrics
-from failover.model import Address, Admin, Cause, Event, EventKind, JournalEntry, Tip, Verb
+from failover.metrics import DRIFTS, POINT_RESULTS, PREFIX, SERVERS, Metrics
+from failover.model import POINT, Address, Admin, Cause, Event, EventKind, JournalEntry, StepKind, Tip, Verb
 from failover.ouroboros.ping import PingResult
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -39,7 +40,7 @@ state: {state}
 producers: [{{name: main, address: "127.0.0.1:6000"}}, {{name: backup, address: "127.0.0.2:6000"}}]
 proxies: [{{name: proxy-1, socket: /run/haproxy/admin.sock, backend: producers}}]
 """
-EMPTY = {"records", "relays", "barred"}  # the first two in this version; what is barred is a restriction like cordoned
+EMPTY = {"relays", "barred"}  # the first in this version; what is barred is a restriction like cordoned
 
 
 # ---------------------------------------------------------------- reading the docs
@@ -97,7 +98,8 @@ def every_key() -> list[tuple[str, str, Any]]:
 
 def test_the_walk_finds_keys_in_every_section() -> None:
     sections = {section for section, _, _ in every_key()}
-    assert sections == {"/", "network", "producers[]", "proxies[]", "health", "policy", "fence", "lease"}
+    records = {"records[]", "route53", "rfc2136", "verify"}
+    assert sections == {"/", "network", "producers[]", "proxies[]", "health", "policy", "fence", "lease"} | records
 
 
 @pytest.mark.parametrize(
@@ -221,6 +223,12 @@ def statuses() -> Iterator[dict[str, Any]]:
     failing.nodes["main"].up = False
     failing.run(120)
     yield Seen(status.document(report(failing))).as_json()
+    moved = World(make_gateless_pool())
+    moved.run(60)
+    moved.signs["bp.example.com."].frozen.add("ns2")
+    moved.ask(Verb.SWITCHOVER, "backup")
+    moved.run(120)
+    yield Seen(status.document(report(moved))).as_json()
 
 
 def test_every_key_of_the_status_has_a_row_and_every_row_is_a_key() -> None:
@@ -263,10 +271,12 @@ def test_every_key_of_what_these_commands_print_has_a_row(words: str, tmp_path: 
 
 
 def test_every_series_has_a_row_with_its_type_and_labels() -> None:
-    world = World(make_pool())
+    world = World(make_pool(records=("bp.example.com.",)))
     world.run(60)
-    world.nodes["main"].up = False
+    world.ask(Verb.SWITCHOVER, "backup")
     world.run(120)
+    world.nodes["backup"].up = False
+    world.run(180)
     metrics = Metrics(world.pool, lambda: instant(world.t), lambda: report(world), "1.2.3")
     metrics.ticked(0.001, world.outcomes[-1])
     table = rows(chapter("## 4. Metrics"))
@@ -301,6 +311,38 @@ def test_every_alert_of_the_code_is_said() -> None:
     assert {"no-majority", "room", "config", "store"} <= fixed
     quiet = {"decided", "served", "by-hand"}  # ordinary ends and beginnings, of which nobody need be told
     assert fixed | {move.name for move in TRANSITIONS} - quiet <= said
+
+
+def signs() -> dict[str, bool]:
+    """Every kind of drift of records in the code, and whether it may be alerted."""
+    found: dict[str, bool] = {}
+    for node in ast.walk(ast.parse((ROOT / "failover" / "signposts.py").read_text())):
+        if isinstance(node, ast.Call) and isinstance(node.func, ast.Name) and node.func.id == "Sign":
+            kind = ast.literal_eval(node.args[0])
+            found[kind] = found.get(kind, False) or len(node.args) > 2 or bool(node.keywords)
+    return found
+
+
+def test_every_kind_of_drift_has_a_row_and_a_series() -> None:
+    source = (ROOT / "failover" / "situation.py").read_text()
+    of_gates = set(re.findall(r'found\.(?:append|extend)\(\(?"([\w-]+)"', source)) | {"split-brain", "not-serving"}
+    assert {"proxy-silent", "tainted", "passed-over", "exposed"} <= of_gates
+    assert len(signs()) > 8
+    assert set(rows(chapter("### Kinds of drift"))) == set(DRIFTS) == of_gates | set(signs())
+
+
+def test_every_alert_about_records_is_said() -> None:
+    alerted = {kind for kind, alert in signs().items() if alert}
+    assert {"record-unreadable", "record-another-hand"} <= alerted
+    assert alerted | {"exposed"} <= codes(chapter("## 5. The journal's events"))
+    rows_of_drift = rows(chapter("### Kinds of drift"))
+    assert {kind for kind, cells in rows_of_drift.items() if "alerted" in cells[1]} == alerted
+
+
+def test_every_result_of_a_step_is_said() -> None:
+    said = codes(rows(chapter("## 4. Metrics"))[f"{PREFIX}_steps_total"][3])
+    assert set(POINT_RESULTS) | {POINT, *StepKind} == said
+    assert set(SERVERS) == codes(rows(chapter("## 4. Metrics"))[f"{PREFIX}_dns_servers"][3])
 
 
 def test_every_cause_is_said() -> None:

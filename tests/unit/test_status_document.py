@@ -20,7 +20,7 @@ INTERFACE = (
     "split_brain drift next decider producers gates proxies records relays daemon"
 )
 OF_PRODUCER = "name address health detail since fit unfit_because admitted ping_seconds tip_slot last_error"
-KEYS = {*INTERFACE.split(), "decision", "cause", "requested_by", "store_error"}
+KEYS = {*INTERFACE.split(), "decision", "cause", "requested_by", "store_error", "fence", "exposed"}
 PRODUCER = set(OF_PRODUCER.split())
 
 
