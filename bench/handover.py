@@ -12,7 +12,7 @@ from statistics import median
 
 from bench import byhand
 from bench.figure import Aim, Figure, Say
-from bench.steering import HOST, Steering, lab, reached, steering, until
+from bench.steering import HOST, Steering, ask, lab, reached, steering, until
 from failover.lab.pool import LabPool
 from failover.model import StepKind
 
@@ -24,7 +24,7 @@ async def _ours(at_work: Steering, log: Path, old: str, new: str) -> float:
     """One switchover by the controller: milliseconds."""
     at_work.sent.clear()
     asked = HOST.now().mono
-    await at_work.ask(new)
+    ask(at_work.pool, new)
     session = await reached(log, new, asked)
     first = min(s.at for s in at_work.sent if (s.kind, s.producer) == (StepKind.CLOSE, old))
     await until(lambda: at_work.active == new, f"{new} is steady")

@@ -11,9 +11,11 @@ import os
 import shutil
 import subprocess
 import sys
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
+
+from failover.lab import pool
 
 ENDING = 10.0  # seconds until SIGKILL
 
@@ -28,6 +30,26 @@ def environment(byte_code: Path) -> dict[str, str]:
     """Ours, with byte code written and read under ``byte_code``."""
     without = {name: value for name, value in os.environ.items() if name != "PYTHONDONTWRITEBYTECODE"}
     return {**without, "PYTHONPYCACHEPREFIX": str(byte_code), "NO_COLOR": "1"}
+
+
+def with_credentials(env: Mapping[str, str]) -> dict[str, str]:
+    """``env`` with nothing of this machine's AWS settings and HTTP proxies in it, but with the lab's credentials."""
+    foreign = ("AWS_", "BOTO")
+    kept = {n: v for n, v in env.items() if not n.startswith(foreign) and not n.lower().endswith("_proxy")}
+    return {**kept, **pool.ENVIRONMENT, "AWS_DEFAULT_REGION": "us-east-1"}
+
+
+@contextmanager
+def credentials() -> Iterator[None]:
+    """This process's own environment with the lab's credentials, while the block lasts."""
+    before = dict(os.environ)
+    os.environ.clear()
+    os.environ.update(with_credentials(before))
+    try:
+        yield
+    finally:
+        os.environ.clear()
+        os.environ.update(before)
 
 
 @contextmanager

@@ -29,6 +29,8 @@ BENCHES = {
     "startup": "failover --help and failover ping, against the interpreter that does nothing",
     "handover": "first command to first session over two HAProxies, against a bare script",
     "repair": "split brain forced to repaired, against the observing interval",
+    "route53": "decision to accepted, to INSYNC and to all servers right, against bare boto3; calls an hour",
+    "rfc2136": "decision to accepted by BIND, against nsupdate and a bare dnspython update",
     "daemon": "resident memory and CPU time of the daemon with one pool",
 }
 INTERRUPTED = 130

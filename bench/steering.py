@@ -36,6 +36,14 @@ async def until(true: Callable[[], bool], what: str, poll: float = 0.01) -> None
         await HOST.sleep(poll)
 
 
+def ask(pool: Pool, producer: str) -> None:
+    """Ask for a switchover as the command line does: a request appended through a store of its own."""
+    store = SqliteStore(pool.state, pool=pool.name, boot=HOST.now().boot, clock=HOST.now, check=False)
+    now = HOST.now()
+    store.submit(Request(HOST.new_id(), Verb.SWITCHOVER, now, now.after(60.0), "bench", producer))
+    store.close()
+
+
 @asynccontextmanager
 async def lab(interval: float) -> AsyncIterator[tuple[LabPool, Path]]:
     """A lab whose producers are pinged every ``interval`` seconds, and the log of a client that redials at once."""
@@ -123,13 +131,6 @@ class Steering:
         if not self.controller.settled or outcome is None or outcome.drift or a is None or a.phase is not Phase.STEADY:
             return None
         return a.active
-
-    async def ask(self, producer: str) -> None:
-        """Switch over, as the command line asks for it: a request appended through a store of its own."""
-        store = SqliteStore(self.pool.state, pool=self.pool.name, boot=HOST.now().boot, clock=HOST.now, check=False)
-        now = HOST.now()
-        store.submit(Request(HOST.new_id(), Verb.SWITCHOVER, now, now.after(60.0), "bench", producer))
-        store.close()
 
     async def leave(self) -> None:
         """Stop in good order."""
