@@ -197,10 +197,8 @@ class Route53Port:
                 MaxItems=str(PAGE),
                 **start,
             )
-            found = [one for one in page["ResourceRecordSets"] if self._at_name(one.get("Name"))]
-            sets += found
-            whole = len(found) == len(page["ResourceRecordSets"])
-            if not (page["IsTruncated"] and whole and self._at_name(page.get("NextRecordName"))):
+            sets += [one for one in page["ResourceRecordSets"] if self._at_name(one.get("Name"))]
+            if not (page["IsTruncated"] and self._at_name(page.get("NextRecordName"))):
                 return route53_sets.held(self._record, sets)
             start = {
                 f"Start{key}": page[f"Next{key}"]

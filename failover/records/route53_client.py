@@ -86,7 +86,7 @@ class Client:
         return route53_transport.send(self._call, self._where, request, self._ca_file)
 
     def _within(self, call: Call, talk: Callable[[], Any]) -> Any:
-        """What ``talk`` returns; its errors in our words, and without a trace of the ones that they came from."""
+        """What ``talk`` returns; its errors in our words, and without the ones that they came from."""
         self._call = call
         problem: Exception
         try:
@@ -97,8 +97,7 @@ class Client:
             problem = self._answered(call, error)
         except Exception as error:  # noqa: BLE001  whatever it is, it may hold a signature
             problem = self._failed(call, error)
-        problem.__cause__ = problem.__context__ = None
-        raise problem.with_traceback(None)
+        raise problem  # not from within: what it came from holds a request, and that a signature
 
     # ------------------------------------------------------------ errors
 

@@ -63,7 +63,7 @@ def send(call: Call, where: str, request: Any, ca_file: str | None) -> Any:
         problem = call.lost(f"{where} sent more than {MOST_ANSWER // 1024} KiB", "let endpoint_url name Route 53")
     except (HTTPError, OSError) as error:
         problem = _lost(call, where, error)
-    raise problem  # not from within: the cause holds the request, and that a signature
+    raise problem  # not from within: what it came from holds the request, and that a signature
 
 
 def _sent(call: Call, request: Any, ca_file: str | None) -> Any:
