@@ -132,6 +132,7 @@ class Controller:
         self._lost_before = False
         self._stopping = False
         self._answered: deque[str] = deque(maxlen=UNSAVED)
+        self._presumed: deque[str] = deque(maxlen=UNSAVED)  # steps of the daemon before us, whose end nobody saw
 
     # ------------------------------------------------------------ from outside
 
@@ -378,7 +379,9 @@ class Controller:
         if first:
             self._board = Board(self.pool, now, stored.timers)
         for event in unfinished:  # a step whose end nobody saw may still take effect
-            if self._presume(event, now):
+            step = str(event.detail.get("step", ""))
+            if step not in self._presumed and self._presume(event, now):
+                self._presumed.append(step)
                 detail = {**event.detail, "result": "unknown"}
                 words = f"{event.reason}: its end was not seen"
                 self._unsaved.append(Event(EventKind.STEP_FAILED, now, words, event.generation, event.producer, detail))

@@ -171,7 +171,7 @@ def pointings(s: Situation, producer: str) -> tuple[Pointing, ...]:
         if s.a.phase is Phase.STEADY and (s.disputed(record) or signposts.in_flight(track, wanted, s.now)):
             continue
         change = Change(track.rrset, wanted)
-        reason = f"relays that look {record.name} up are to find {producer}"
+        reason = f"it holds {track.rrset or 'nothing'}, and relays are to find {producer}"
         found.append(Pointing(record.label, producer, change, s.a.generation, term, reason))
     return tuple(found)
 

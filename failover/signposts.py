@@ -57,10 +57,11 @@ class Belief:
 
 @dataclass(frozen=True, slots=True)
 class Sent:
-    """A value that we asked the provider for, and when; it may appear later than the answer came, or without one."""
+    """A value that we asked the provider for, and when; without an answer it may yet appear."""
 
     rrset: RRset
     at: Instant
+    answered: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -127,13 +128,16 @@ def fold_silence(track: RecordTrack, at: Instant, error: str) -> RecordTrack:
 
 def fold_sent(track: RecordTrack, wanted: RRset, at: Instant) -> RecordTrack:
     """The track once a change may have left for the provider."""
-    others = tuple(sent for sent in track.sent if sent.rrset != wanted)
-    return replace(track, sent=(*others, Sent(wanted, at))[-SENT:])
+    return replace(track, sent=(*track.sent, Sent(wanted, at))[-SENT:])
 
 
 def fold_unsent(track: RecordTrack, wanted: RRset) -> RecordTrack:
-    """The track once it is certain that a change had no effect and will have none."""
-    return replace(track, sent=tuple(sent for sent in track.sent if sent.rrset != wanted))
+    """The track once it is certain that the last change to these values had no effect and will have none.
+
+    An earlier one that was not answered may yet have.
+    """
+    mine = [number for number, sent in enumerate(track.sent) if sent.rrset == wanted and not sent.answered]
+    return replace(track, sent=tuple(sent for number, sent in enumerate(track.sent) if number not in mine[-1:]))
 
 
 def fold_accepted(track: RecordTrack, wanted: RRset, change_id: str, at: Instant) -> RecordTrack:
@@ -142,6 +146,7 @@ def fold_accepted(track: RecordTrack, wanted: RRset, change_id: str, at: Instant
         track = _superseded(track, at)
     return replace(
         track,
+        sent=tuple(replace(sent, answered=True) if sent.rrset == wanted else sent for sent in track.sent),
         reading=RecordReading(wanted),
         read_at=at,
         current=True,
@@ -260,7 +265,7 @@ def contested(track: RecordTrack, now: Instant) -> bool:
 
 def in_flight(track: RecordTrack, wanted: RRset, now: Instant) -> bool:
     """Whether a change to these values has just been sent, and may show at any moment."""
-    return any(sent.rrset == wanted and now.since(sent.at) < IN_FLIGHT for sent in track.sent)
+    return any(s.rrset == wanted and not s.answered and now.since(s.at) < IN_FLIGHT for s in track.sent)
 
 
 def lame(track: RecordTrack) -> tuple[DnsAnswer, ...]:
@@ -360,7 +365,7 @@ def dump(track: RecordTrack) -> dict[str, Any]:
     return {
         "known": track.reading is not None,
         "rrset": _pack_set(track.rrset),
-        "sent": [[_pack_set(sent.rrset), _pack(sent.at)] for sent in track.sent],
+        "sent": [[_pack_set(sent.rrset), _pack(sent.at), sent.answered] for sent in track.sent],
         "change_id": track.change_id,
         "accepted_at": _pack(track.accepted_at),
         "insync_at": _pack(track.insync_at),
@@ -373,11 +378,11 @@ def dump(track: RecordTrack) -> dict[str, Any]:
 
 def restore(document: Mapping[str, Any]) -> RecordTrack:
     """The track that ``dump`` wrote; it does not count as tried."""
-    sent = ((_unpack_set(rrset), _unpack(at)) for rrset, at in document["sent"])
+    sent = ((_unpack_set(rrset), _unpack(at), bool(answered)) for rrset, at, answered in document["sent"])
     beliefs = ((_unpack_set(s), float(ttl), _unpack(at), _unpack(gone)) for s, ttl, at, gone in document["believed"])
     return RecordTrack(
         reading=RecordReading(_unpack_set(document["rrset"])) if document["known"] else None,
-        sent=tuple(Sent(rrset, at) for rrset, at in sent if rrset is not None and at is not None),
+        sent=tuple(Sent(rrset, at, told) for rrset, at, told in sent if rrset is not None and at is not None),
         change_id=document["change_id"],
         accepted_at=_unpack(document["accepted_at"]),
         insync_at=_unpack(document["insync_at"]),

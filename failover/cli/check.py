@@ -23,7 +23,8 @@ if TYPE_CHECKING:
 @click.option("--json", "as_json", is_flag=True, help="Print one JSON document.")
 @click.pass_context
 def command(ctx: click.Context, offline: bool, as_json: bool) -> None:
-    """Read the file; then look, changing nothing, at every producer, reference, proxy, the state folder and the clock.
+    """Read the file; then look, changing nothing, at every producer, reference, proxy, record, the state
+    folder and the clock.
 
     Exit status: 0 nothing to mend (notes do not count); 1 errors or warnings were found; 2 the file itself is wrong.
     """

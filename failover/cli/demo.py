@@ -20,17 +20,30 @@ if TYPE_CHECKING:
     from rich.console import Console, RenderableType
     from rich.live import Live
 
-    from failover.lab.scenes import Story
-    from failover.lab.story import Claim, Picture, Sample, Scene
+    from failover.lab.play import Playing
+    from failover.lab.story import Claim, Picture, Scene
+    from failover.lab.witness import Sample
 
 WIDTH = 100
 JOURNAL_ROWS = 30  # shown when something was false
 REFRESH = 4  # pictures a second
 
+OPENING = (
+    "Stake pools on loopback: real HAProxies and the real controller; nodes, relays and Route 53 are simulated, and "
+    "speak their protocols. What is claimed is measured from outside."
+)
 _STYLES = {"scene": "bold", "say": "", "command": "cyan", "ok": "green", "FALSE": "bold red", "": ""}
 
 
-@click.command("demo", short_help="the whole story, on loopback")
+@click.command("demo", short_help="two stories, on loopback")
+@click.option(
+    "--story",
+    "name",
+    type=click.Choice(["all", "proxies", "names"]),
+    default="all",
+    show_default=True,
+    help="A pool with proxies and a DNS record, one with a record alone, or both, one after the other.",
+)
 @click.option(
     "--scale", type=click.FloatRange(5, 40), default=20.0, show_default=True, help="How many times faster than in life."
 )
@@ -39,30 +52,38 @@ _STYLES = {"scene": "bold", "say": "", "command": "cyan", "ok": "green", "FALSE"
 )
 @click.option("--keep", is_flag=True, help="Leave the folder behind. When something is false it is always left.")
 @click.option("--json", "as_json", is_flag=True, help="Print what was found as one JSON document; narrate on stderr.")
-def command(scale: float, folder: Path | None, keep: bool, as_json: bool) -> None:
-    """Play the whole story on loopback: real HAProxies, simulated nodes and relays, and the real controller.
+def command(name: str, scale: float, folder: Path | None, keep: bool, as_json: bool) -> None:
+    """Play two stories on loopback: the real controller, real HAProxies; simulated nodes, relays and Route 53.
 
-    A producer hangs, returns, two are let in at once, a proxy forgets its state, the controller is killed, and more.
-    What is claimed is measured from outside: by the relays' sessions, HAProxy's statistics and pings of our own. Takes
-    about a minute; needs haproxy; nothing leaves this machine.
+    With proxies: a producer hangs, returns, two are let in at once, a proxy forgets its state, the controller is
+    killed, Route 53 hangs, and more. With a DNS record alone: a producer dies, relays follow the name by themselves
+    and stay with the old one, a reply is lost, somebody else writes in between.
 
-    Exit status: 0 all of it held; 1 something was false, or the pool did not come up; 2 usage.
+    What is claimed is measured from outside: by the relays' sessions, HAProxy's statistics, the DNS servers' answers
+    and pings of our own. Takes about two minutes; needs haproxy, but for the story "names"; nothing leaves this
+    machine.
+
+    Exit status: 0 all of it held; 1 something was false, or a pool did not come up; 2 usage.
     """
     import asyncio
 
-    from failover.lab import haproxy, scenes, story
+    from failover.lab import haproxy, play, story
     from failover.lab.haproxy import LabError
 
     shortened = story.shortened(scale)
-    if haproxy.installed() is not None:
-        raise LabError("haproxy is not installed, and nothing simulates it here", "apt-get install haproxy")
+    chosen = [each for each in play.STORIES if name in ("all", each.name)]
+    if haproxy.installed() is not None and not all(each.plan(scale).gateless for each in chosen):
+        raise LabError(
+            "haproxy is not installed, and nothing simulates it here",
+            "apt-get install haproxy, or play the story that needs none: failover demo --story names",
+        )
     where = folder.absolute() if folder is not None else Path(tempfile.mkdtemp(prefix="failover-demo-"))
     narrator = Narrator(sys.stderr if as_json else sys.stdout)
-    playing = scenes.Story(where, scale, narrator, scenes.SCENES)
-    narrator.begin(playing, shortened)
+    playing = [play.Playing(each, where / each.name, scale, narrator) for each in chosen]
+    narrator.begin(scale, shortened)
     good = False
     try:
-        found = asyncio.run(_until_told(playing))
+        found = asyncio.run(_until_told(playing, narrator, scale))
         narrator.end(found)
         good = bool(found["ok"])
     except BaseException as error:
@@ -74,18 +95,21 @@ def command(scale: float, folder: Path | None, keep: bool, as_json: bool) -> Non
     finally:
         if good and folder is None and not keep:
             shutil.rmtree(where, ignore_errors=True)
-        elif playing.stage is not None or folder is None:
+        elif any(each.stage is not None for each in playing) or folder is None:
             narrator.say(f"Logs and state are left in {where}")
     if as_json:
         click.echo(json.dumps(found, indent=2))
-    if not good:
-        narrator.trouble(where)
+    for each in found["stories"]:
+        if not each["ok"]:
+            narrator.trouble(Path(each["folder"]))
     sys.exit(0 if good else 1)
 
 
-async def _until_told(playing: Story) -> dict[str, Any]:
-    """Play, and end everything in order also at SIGTERM and SIGHUP; Ctrl-C is asyncio's."""
+async def _until_told(stories: Sequence[Playing], narrator: Narrator, scale: float) -> dict[str, Any]:
+    """Play all, and end everything in order also at SIGTERM and SIGHUP; Ctrl-C is asyncio's."""
     import asyncio
+
+    from failover.lab import play
 
     loop, me, told = asyncio.get_running_loop(), asyncio.current_task(), list[int]()
 
@@ -97,7 +121,11 @@ async def _until_told(playing: Story) -> dict[str, Any]:
     for number in (signal.SIGTERM, signal.SIGHUP):
         loop.add_signal_handler(number, end, number)
     try:
-        return await playing.play()
+        found: list[dict[str, Any]] = []
+        for playing in stories:
+            narrator.story(playing, len(found) + 1, len(stories))
+            found.append(await playing.play())
+        return play.together(found, scale)
     except asyncio.CancelledError:
         if told:
             raise SystemExit(128 + told[0]) from None
@@ -115,12 +143,11 @@ class Narrator:
         self._terminal = stream.isatty() and os.environ.get("TERM") != "dumb"
         self._console: Console | None = None
         self._live: Live | None = None
-        self._story: Story | None = None
+        self._playing: Playing | None = None
         self._width = WIDTH
 
-    def begin(self, playing: Story, shortened: Sequence[tuple[str, float, float]]) -> None:
+    def begin(self, scale: float, shortened: Sequence[tuple[str, float, float]]) -> None:
         """Before anything happens: what is shown, and with which times."""
-        self._story = playing
         if self._terminal:
             from rich.console import Console
             from rich.live import Live
@@ -131,13 +158,14 @@ class Narrator:
                 console=self._console, get_renderable=self._drawn, refresh_per_second=REFRESH, transient=True
             )
             self._live.start()
-        self._lines(
-            "The story of a stake pool on loopback: real HAProxies and the real controller; nodes and relays are"
-        )
-        self._lines("simulated, and speak the node-to-node protocol. What is claimed is measured from outside.")
-        self._lines("")
-        for line in times_table(playing.scale, shortened):
-            self._lines(line)
+        self._lines(*wrapped(OPENING, "", "", self._width), "")
+        self._lines(*times_table(scale, shortened))
+
+    def story(self, playing: Playing, number: int, of: int) -> None:
+        """A story begins."""
+        self._playing = playing
+        which = f"Story {number} of {of}" if of > 1 else "The story"
+        self._lines("", f"{which}: {playing.story.title}", style="scene")
 
     def stop(self) -> None:
         """End the live picture."""
@@ -161,14 +189,15 @@ class Narrator:
     def end(self, found: dict[str, Any]) -> None:
         """The table, and the sentence that matters most."""
         self.stop()
+        for story in found["stories"]:
+            self._lines("", headline(story), style="scene")
+            if self._console is not None:
+                self._console.print(rich_table(story))
+            else:
+                self._lines(*plain_table(story))
+            for sentence in story["conclusion"]:
+                self._lines(*wrapped(sentence, "", "   " if sentence.startswith(" ") else "", self._width))
         self._lines("")
-        if self._console is not None:
-            self._console.print(rich_table(found))
-        else:
-            self._lines(*plain_table(found))
-        self._lines("")
-        for sentence in conclusion(found):
-            self._lines(*wrapped(sentence, "", "", self._width))
         self._lines(verdict(found), style="ok" if found["ok"] else "FALSE")
 
     def trouble(self, folder: Path) -> None:
@@ -207,11 +236,11 @@ class Narrator:
         from failover.errors import FailoverError
         from failover.lab.story import picture
 
-        stage = None if self._story is None else self._story.stage
-        if stage is None:
+        playing = self._playing
+        if playing is None or playing.stage is None:
             return Text("starting the pool", "dim")
         try:
-            return drawing(picture(stage), stage.scene, len(self._story.acts) if self._story else 0)
+            return drawing(picture(playing.stage), playing.stage.scene, len(playing.story.scenes))
         except (FailoverError, OSError):  # a log that is written at this moment: the next picture has it
             return Text("")
 
@@ -275,53 +304,46 @@ def rich_table(found: dict[str, Any]) -> RenderableType:
     return table
 
 
-def conclusion(found: dict[str, Any]) -> list[str]:
-    """The sentences about two producers at once."""
-    seen, forced = found["witness"], found["forced"]
-    sentences = [
-        f"Two producers reachable at once, outside what was forced: {found['overlaps']} times "
-        f"({seen['sessions']} sessions that the relays wrote down; {seen['looks']} looks at the proxies, "
-        f"at most {seen['longest_gap']:.2f} s apart)."
-    ]
-    sentences += [f"   {words}" for words in found["overlapping"]]
-    if found["windows"]:
-        windows = ", ".join(f"{w['seconds']:.2f} s after {w['what']}" for w in found["windows"])
-        pairs = "1 pair" if forced["overlaps"] == 1 else f"{forced['overlaps']} pairs"
-        longest = f", the longest for {forced['longest']:.2f} s" if forced["overlaps"] else ""
-        sentences.append(f"Forced: {windows}; relays had {pairs} of sessions with two producers in there{longest}.")
-    return sentences
+def headline(story: dict[str, Any]) -> str:
+    """The line above a story's table."""
+    return f"{story['title'][0].upper()}{story['title'][1:]} ({story['seconds']:.0f} s)"
 
 
 def verdict(found: dict[str, Any]) -> str:
     """The last line."""
-    scenes = found["scenes"]
+    stories = found["stories"]
     if found["ok"]:
-        return f"All {len(scenes)} scenes went as told, in {found['seconds']:.0f} s."
-    wrong = [str(scene["number"]) for scene in scenes if not scene["ok"]]
-    parts = [f"scene {', '.join(wrong)}"] if wrong else []
-    parts += ["two producers at once"] if found["overlaps"] else []
-    parts += [f"{len(found['not_played'])} not played"] if found["not_played"] else []
-    return f"FALSE: {'; '.join(parts)}. {found['seconds']:.0f} s."
+        number = sum(len(story["scenes"]) for story in stories)
+        of = f" of {len(stories)} stories" if len(stories) > 1 else ""
+        return f"All {number} scenes{of} went as told, in {found['seconds']:.0f} s."
+    parts = []
+    for story in stories:
+        wrong = [str(scene["number"]) for scene in story["scenes"] if not scene["ok"]]
+        here = [f"scene {', '.join(wrong)}"] if wrong else []
+        here += story["false"]
+        here += [f"{len(story['not_played'])} not played"] if story["not_played"] else []
+        parts += [f"{story['name']}: {'; '.join(here)}"] if here else []
+    return f"FALSE: {'. '.join(parts)}. {found['seconds']:.0f} s."
 
 
 # ---------------------------------------------------------------- the live picture
 
 
 def drawing(seen: Picture, scene: Scene, of: int) -> RenderableType:
-    """The pool from outside, in a few lines: whom each proxy lets in, whom each relay has, who is stopped."""
+    """The pool from outside, in a few lines: whom each way leads to, whom each relay has, who is stopped."""
     from rich import box
     from rich.panel import Panel
     from rich.table import Table
 
     table = Table(box=None, pad_edge=False, padding=(0, 2, 0, 0))
     table.add_column("", style="dim")
-    relays = sorted({relay for relay, _ in seen.reached} | {"relay-1", "relay-2"})
-    producers = sorted({p for s in seen.proxies.values() if s is not None for p in s.sessions}, reverse=True)
-    for title in (*producers, *relays):
+    for title in (*seen.producers, *seen.relays):
         table.add_column(title, min_width=18)
     for name, sample in seen.proxies.items():
-        cells = [_gate(sample, producer, producer in seen.stopped) for producer in producers]
-        table.add_row(name, *cells, *(seen.reached.get((relay, name), "[dim]nobody[/]") for relay in relays))
+        cells = [_gate(sample, producer, producer in seen.stopped) for producer in seen.producers]
+        table.add_row(name, *cells, *(seen.reached.get((relay, name), "[dim]nobody[/]") for relay in seen.relays))
+    signs = [_sign(seen, producer) for producer in seen.producers]
+    table.add_row("DNS", *signs, *(_by_name(seen, relay) for relay in seen.relays))
     controller = f"controller pid {seen.controller}" if seen.controller else "[bold red]no controller runs[/]"
     title = f"scene {scene.number} of {of}: {scene.title}" if scene.number else "the pool"
     return Panel(table, title=title, title_align="left", subtitle=controller, subtitle_align="left", box=box.ROUNDED)
@@ -336,3 +358,19 @@ def _gate(sample: Sample | None, producer: str, stopped: bool) -> str:
     if producer in sample.admitted:
         return f"[green]let in{number}[/]{hangs}"
     return f"[dim]shut out{number}[/]{hangs}"
+
+
+def _sign(seen: Picture, producer: str) -> str:
+    """Which servers point to a producer."""
+    down = " [red](down)[/]" if producer in seen.stopped and not seen.proxies else ""
+    servers = [server for server, whom in seen.answers.items() if whom == producer]
+    return (f"[green]{', '.join(servers)}[/]" if servers else "[dim]-[/]") + down
+
+
+def _by_name(seen: Picture, relay: str) -> str:
+    """Whom a relay has that dials a name; nothing for one that does not."""
+    if seen.proxies:
+        return ""
+    hot = next((producer for (name, _), producer in seen.reached.items() if name == relay), "[dim]nobody[/]")
+    warm = [producer for name, producer in sorted(seen.lingering) if name == relay]
+    return f"{hot} [red](stays with {', '.join(warm)})[/]" if warm else hot

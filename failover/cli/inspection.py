@@ -332,7 +332,7 @@ def _reading(record: Record, reading: RecordReading) -> list[Found]:
     part, rrset, whose = f"record {record.label}", reading.rrset, record.points_to(reading.rrset)
     if reading.unownable is not None:
         mend = "make it a plain record with one producer's address by hand, or give the pool another name"
-        return [Found(Severity.ERROR, part, f"it cannot be moved: {reading.unownable}", mend)]
+        return [Found(Severity.ERROR, part, f"it cannot be moved: it {reading.unownable}", mend)]
     if rrset is None:
         first = next(iter(record.targets))
         mend = f"make it by hand, as it is to be for the active producer (for {first}: {record.wanted(first)})"

@@ -1,7 +1,8 @@
-"""What a story is told with: a pool and its controller as processes, a witness from outside, and claims.
+"""What a story is told with: a pool and its controller as processes, witnesses from outside, and claims.
 
 A claim is never judged by what the controller says of itself, but by what the relays wrote down, by HAProxy's own
-statistics (sampled here), by pings of our own, and by what commands answer. The scenes themselves are in scenes.py.
+statistics and the DNS servers' answers (sampled all along), by what the provider was asked, by pings of our own, and by
+what commands answer. The scenes themselves are in scenes_proxies.py and scenes_names.py.
 
 This module may start the controller and its commands, and wait on the machine's clock; it ends what it started.
 """
@@ -9,7 +10,7 @@ This module may start the controller and its commands, and wait on the machine's
 from __future__ import annotations
 
 import asyncio
-import csv
+import json
 import math
 import os
 import re
@@ -17,34 +18,35 @@ import shutil
 import signal
 import subprocess
 import sys
-from collections.abc import Callable, Iterable, Mapping, Sequence
-from contextlib import suppress
+from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass, field
-from itertools import pairwise
 from pathlib import Path
-from typing import Protocol
+from typing import Any, Protocol
 
 from failover.errors import PingError
 from failover.host import RealHost
-from failover.lab.haproxy import LabError, LabProxy
-from failover.lab.pool import LabPool, Plan, Times
+from failover.lab.haproxy import LabError
+from failover.lab.name_witness import NameWitness
+from failover.lab.pool import RECORD, ROUTE53, TTL, LabPool, Plan, Times
 from failover.lab.relay import FIRST_REDIAL
-from failover.lab.sessions import Interval, Overlap, overlaps
+from failover.lab.verdict import Window
+from failover.lab.witness import Sample, Witness
 from failover.model import HealthSettings, LeaseSettings, PolicySettings
 from failover.ouroboros.ping import ping
 
-SAMPLE_EVERY = 0.05  # seconds from one look at every proxy to the next
-ANSWER_WITHIN = 1.0  # seconds for one proxy's statistics
 LEAST_SCALE, MOST_SCALE = 5.0, 40.0
 # Times faster than in life: as there, relays are to outlast HAProxy's checks of a node that hangs.
 RELAYS_FASTEST = 40.0
 ACTION_TIMEOUT = 1.5  # seconds; not scaled: what an action takes depends on the machine
 SLACK = 15.0  # seconds beyond the configured waits, for a machine that has other things to do
 COMMAND_WITHIN = 60.0  # seconds for one command
-GRACE = 1.0  # seconds after a repair in which relays may still read the end of a session
 POLL = 0.02  # seconds
 
-RELAYS, HAPROXY, PINGED, ANSWERED, SYSTEM = "relays", "HAProxy", "own ping", "command", "system"
+INSYNC = 60.0  # seconds in which Route 53 has a change everywhere as a rule, and the lab's at scale 1
+CHANGE = "ChangeResourceRecordSets"
+
+RELAYS, HAPROXY, DNS, PROVIDER = "relays", "HAProxy", "DNS servers", "Route 53"
+PINGED, ANSWERED, SYSTEM = "own ping", "command", "system"
 
 
 class Broken(Exception):
@@ -76,19 +78,6 @@ class Scene:
     def ok(self) -> bool:
         """Whether something was claimed, and nothing was false."""
         return bool(self.claims) and all(claim.ok for claim in self.claims)
-
-
-@dataclass(frozen=True, slots=True)
-class Window:
-    """A time in which two producers were made reachable on purpose; seconds on CLOCK_BOOTTIME."""
-
-    what: str
-    start: float
-    end: float
-
-    def covers(self, start: float, end: float) -> bool:
-        """Whether an overlap from ``start`` to ``end`` is of its making."""
-        return self.start <= start and end <= self.end + GRACE
 
 
 class Audience(Protocol):
@@ -125,20 +114,22 @@ def times(scale: float) -> Times:
     )
 
 
-def plan(scale: float) -> Plan:
-    """The pool that the story plays in."""
-    return Plan(scale=min(RELAYS_FASTEST, 2 * scale), times=times(scale))
+def plan(scale: float, *, gateless: bool = False) -> Plan:
+    """The pool that a story plays in: proxies with a record beside them, or the record alone."""
+    return Plan(scale=min(RELAYS_FASTEST, 2 * scale), times=times(scale), record=True, gateless=gateless)
 
 
 def shortened(scale: float) -> list[tuple[str, float, float]]:
     """What was shortened: its name, the seconds in life (the defaults), the seconds here."""
-    here = times(scale)
+    here, rest = times(scale), plan(scale).scale
     return [
         ("a ping every", HealthSettings().interval, here.interval),
         ("main is given up after", PolicySettings().fail_over_after, here.fail_over_after),
         ("main returns after", PolicySettings().fail_back_after, here.fail_back_after),
         ("one action may take", LeaseSettings().action_timeout, ACTION_TIMEOUT),
-        ("relays redial after", FIRST_REDIAL, FIRST_REDIAL / plan(scale).scale),
+        ("relays redial after", FIRST_REDIAL, FIRST_REDIAL / rest),
+        ("a DNS answer lives for", TTL, TTL / rest),
+        ("a change is INSYNC after", INSYNC, INSYNC / rest),
     ]
 
 
@@ -149,158 +140,6 @@ def with_lease(file: Path) -> None:
     if found != 1:
         raise LabError(f"{file}: {found} lines begin with lease:", "expected one")
     file.write_text(text, encoding="utf-8")
-
-
-# ---------------------------------------------------------------- the witness
-
-
-@dataclass(frozen=True, slots=True)
-class Sample:
-    """One look at one proxy, asked at ``sent`` and answered at ``received``.
-
-    ``admitted`` are the producers that are not in maint, ``sessions`` how many each has.
-    """
-
-    sent: float
-    received: float
-    admitted: frozenset[str]
-    sessions: Mapping[str, int]
-
-    def reachable(self, producer: str) -> bool:
-        """Whether it is let in, or still has a session."""
-        return producer in self.admitted or self.sessions.get(producer, 0) > 0
-
-
-@dataclass(frozen=True, slots=True)
-class Span:
-    """A run of samples of one proxy that all show one producer reachable: proved from ``start`` to ``end``."""
-
-    proxy: str
-    producer: str
-    start: float
-    end: float
-
-
-class Witness:
-    """Looks at every proxy's own statistics again and again; ``samples`` are None where a proxy did not answer."""
-
-    def __init__(self, proxies: Mapping[str, LabProxy], producers: Sequence[str]) -> None:
-        self.samples: dict[str, list[Sample | None]] = {name: [] for name in proxies}
-        self._proxies = proxies
-        self._producers = producers
-        self._host = RealHost()
-
-    async def run(self) -> None:
-        """Look, until cancelled."""
-        while True:
-            began = self._host.now().mono
-            looks = [self._look(name, proxy) for name, proxy in self._proxies.items()]
-            await asyncio.gather(*looks)
-            await self._host.sleep(SAMPLE_EVERY - (self._host.now().mono - began))
-
-    async def _look(self, name: str, proxy: LabProxy) -> None:
-        sent, sample = self._host.now().mono, None
-        with suppress(OSError, TimeoutError, KeyError, ValueError):
-            async with self._host.timeout(ANSWER_WITHIN):
-                answer = await proxy.process.ask("show stat")
-            sample = read_sample(answer, proxy.config.backend, self._producers, sent, self._host.now().mono)
-        self.samples[name].append(sample)
-
-    def now(self) -> dict[str, Sample | None]:
-        """The newest sample of every proxy."""
-        return {name: samples[-1] if samples else None for name, samples in self.samples.items()}
-
-    def after(self, since: float) -> list[tuple[str, Sample]]:
-        """Every sample that was asked for after ``since``, with its proxy."""
-        return [(n, s) for n, samples in self.samples.items() for s in samples if s is not None and s.sent >= since]
-
-    def first(self, producer: str, since: float, proxy: str | None = None) -> float | None:
-        """When ``producer`` was first seen let in after ``since``; None if it never was."""
-        seen = [s.received for n, s in self.after(since) if producer in s.admitted and proxy in (None, n)]
-        return min(seen, default=None)
-
-    def nobody(self, since: float) -> bool:
-        """Whether every proxy was asked after ``since``, and at last showed that no producer was reachable."""
-        return all(
-            s is not None and s.sent >= since and not s.admitted and not any(s.sessions.values())
-            for s in self.now().values()
-        )
-
-    async def told(self, proxy: str, commands: str) -> Sample | None:
-        """Give a proxy commands of which the last is ``show stat``; what it showed, None when it refused."""
-        sent, lab = self._host.now().mono, self._proxies[proxy]
-        answer = (await lab.process.ask(commands)).strip()
-        with suppress(KeyError, ValueError):
-            return read_sample(answer, lab.config.backend, self._producers, sent, self._host.now().mono)
-        return None
-
-    def longest_gap(self) -> float:
-        """The longest time from one look to the next."""
-        asked = [[s.sent for s in samples if s is not None] for samples in self.samples.values()]
-        return max((b - a for times in asked for a, b in pairwise(times)), default=0.0)
-
-    def count(self) -> int:
-        """How many looks were answered."""
-        return sum(s is not None for samples in self.samples.values() for s in samples)
-
-
-def read_sample(text: str, backend: str, producers: Sequence[str], sent: float, received: float) -> Sample:
-    """The answer to ``show stat`` as a sample. Raises KeyError or ValueError when a producer's row is missing."""
-    table = csv.DictReader(text.removeprefix("# ").splitlines())
-    rows = {row["svname"]: row for row in table if row["pxname"] == backend}
-    admitted = frozenset(p for p in producers if not rows[p]["status"].startswith("MAINT"))
-    return Sample(sent, received, admitted, {p: int(rows[p]["scur"]) for p in producers})
-
-
-def spans(samples: Mapping[str, Iterable[Sample | None]], producers: Sequence[str]) -> list[Span]:
-    """Every run of samples, at least two, that shows a producer reachable."""
-    found = []
-    for proxy, looks in samples.items():
-        for producer in producers:
-            run: list[Sample] = []
-            for look in (*looks, None):
-                if look is not None and look.reachable(producer):
-                    run.append(look)
-                    continue
-                if len(run) > 1:
-                    found.append(Span(proxy, producer, run[0].received, run[-1].sent))
-                run = []
-    return found
-
-
-def gate_overlaps(found: Sequence[Span]) -> list[tuple[float, float, str]]:
-    """Each pair of spans of two different producers at the same time: start, end, in words."""
-    both = []
-    for number, one in enumerate(found):
-        for other in found[number + 1 :]:
-            start, end = max(one.start, other.start), min(one.end, other.end)
-            if one.producer != other.producer and start < end:
-                words = f"{one.producer} in {one.proxy} and {other.producer} in {other.proxy} for {end - start:.2f} s"
-                both.append((start, end, words))
-    return both
-
-
-@dataclass(frozen=True, slots=True)
-class Verdict:
-    """How often two producers were reachable at once: by the relays' sessions, and by the proxies' statistics."""
-
-    outside: tuple[str, ...]  # in words, each; must be empty
-    forced: int  # pairs of sessions within the windows
-    forced_seconds: float  # the longest of them
-
-
-def judge(
-    sessions: Sequence[Interval], looked: Sequence[Span], windows: Sequence[Window], *, tolerance: float
-) -> Verdict:
-    """Overlaps outside ``windows``, and the number of those inside. ``tolerance`` (seconds) is the relays'."""
-    outside = [str(o) for o in overlaps(sessions, tolerance) if not _forced(o.start, o.end, windows)]
-    outside += [words for start, end, words in gate_overlaps(looked) if not _forced(start, end, windows)]
-    inside: list[Overlap] = [o for o in overlaps(sessions, 0.0) if _forced(o.start, o.end, windows)]
-    return Verdict(tuple(outside), len(inside), max((o.end - o.start for o in inside), default=0.0))
-
-
-def _forced(start: float, end: float, windows: Sequence[Window]) -> bool:
-    return any(window.covers(start, end) for window in windows)
 
 
 # ---------------------------------------------------------------- the controller
@@ -326,11 +165,15 @@ class Answer:
 
 
 class Daemon:
-    """The controller as a process of its own, started as an operator would, and its commands."""
+    """The controller as a process of its own, started as an operator would, and its commands.
 
-    def __init__(self, file: Path, log: Path) -> None:
+    ``environment`` is added to ours, of which nothing is taken that leads to AWS or through a proxy for HTTP.
+    """
+
+    def __init__(self, file: Path, log: Path, environment: Mapping[str, str]) -> None:
         self._file = file
         self.log = log
+        self._environment = {**secluded(os.environ), **environment, "NO_COLOR": "1"}
         self._process: subprocess.Popen[bytes] | None = None
         self._host = RealHost()
 
@@ -348,6 +191,7 @@ class Daemon:
                 stdin=subprocess.DEVNULL,
                 stdout=log,
                 stderr=log,
+                env=self._environment,
                 start_new_session=True,
             )
         return self._process.pid
@@ -373,7 +217,7 @@ class Daemon:
             stdin=asyncio.subprocess.DEVNULL,
             stdout=asyncio.subprocess.PIPE,
             stderr=asyncio.subprocess.STDOUT,
-            env={**os.environ, "NO_COLOR": "1"},
+            env=self._environment,
         )
         try:
             async with self._host.timeout(COMMAND_WITHIN):
@@ -397,21 +241,69 @@ class Daemon:
         return False
 
 
+def secluded(environment: Mapping[str, str]) -> dict[str, str]:
+    """An environment without what would lead an AWS client, or a request to loopback, elsewhere."""
+    kept = (name for name in environment if not name.startswith("AWS_") and not name.lower().endswith("_proxy"))
+    return {name: environment[name] for name in kept}
+
+
+# ---------------------------------------------------------------- the provider
+
+
+@dataclass(frozen=True, slots=True)
+class Provider:
+    """What the lab's Route 53 knows of the requests that it got.
+
+    ``changes`` were asked for, ``applied`` were carried out, ``conflicts`` refused because the zone held something
+    else. ``accepted`` are the moments (CLOCK_BOOTTIME) of the latest that were carried out.
+    """
+
+    changes: int
+    applied: int
+    conflicts: int
+    accepted: tuple[float, ...]
+
+    def since(self, before: Provider) -> Provider:
+        """What has come since ``before``."""
+        later = tuple(at for at in self.accepted if at not in before.accepted)
+        return Provider(
+            self.changes - before.changes, self.applied - before.applied, self.conflicts - before.conflicts, later
+        )
+
+    def __str__(self) -> str:
+        asked = f"{self.changes} change{'' if self.changes == 1 else 's'} asked for"
+        refused = f", {self.conflicts} refused" if self.conflicts else ""
+        return f"{asked}, {self.applied} made{refused}"
+
+
+def read_provider(state: Mapping[str, Any]) -> Provider:
+    """What ``state`` of the lab's Route 53 says."""
+    accepted = tuple(call["at"] for call in state["calls"] if call["action"] == CHANGE and not call["code"])
+    conflicts = state["refused"].get("InvalidChangeBatch", 0)
+    return Provider(state["counts"].get(CHANGE, 0), state["applied"], conflicts, accepted)
+
+
 # ---------------------------------------------------------------- the stage
 
 
 class Stage:
-    """Everything that a scene acts upon and looks at. Claims go into ``scene``, and to the audience."""
+    """Everything that a scene acts upon and looks at. Claims go into ``scene``, and to the audience.
 
-    def __init__(self, lab: LabPool, witness: Witness, daemon: Daemon, audience: Audience) -> None:
+    ``witness`` looks at the proxies, ``names`` at the DNS servers.
+    """
+
+    def __init__(self, lab: LabPool, witness: Witness, names: NameWitness, daemon: Daemon, audience: Audience) -> None:
         self.lab = lab
         self.witness = witness
+        self.names = names
         self.daemon = daemon
         self.times = lab.times
         self.windows: list[Window] = []
         self.stopped: set[str] = set()
         self.scene = Scene(0, "")
-        self.pairs = [(relay, proxy) for relay in lab.relays for proxy in lab.proxies]
+        by_name = lab.plan.by_name
+        self.pairs = [(relay, RECORD) for relay in by_name]
+        self.pairs += [(relay, proxy) for relay in lab.relays if relay not in by_name for proxy in lab.proxies]
         self._audience = audience
         self._host = RealHost()
 
@@ -454,6 +346,15 @@ class Stage:
             await self._host.sleep(POLL)
         return true()
 
+    async def until_so(self, true: Callable[[], Awaitable[bool]], within: float) -> bool:
+        """As ``until``, where to find out takes a question."""
+        end = self.now() + within + SLACK
+        while self.now() < end:
+            if await true():
+                return True
+            await self._host.sleep(POLL)
+        return await true()
+
     async def told(self, *words: str) -> Answer:
         """Say which command is given, and give it."""
         self.say(f"$ failover {' '.join(words)}")
@@ -488,20 +389,42 @@ class Stage:
         self.lab.resume(node)
         self.stopped.discard(node)
 
+    def kill(self, node: str) -> None:
+        """SIGKILL a node."""
+        self.lab.kill(node)
+        self.stopped.add(node)
+
+    async def restart(self, node: str) -> None:
+        """End it if it runs, and start it."""
+        await self.lab.restart(node)
+        self.stopped.discard(node)
+
     # ------------------------------------------------------------ what is seen from outside
 
     def all_with(self, producer: str) -> bool:
-        """Whether every relay has a session with ``producer`` through every proxy, and nobody else is let in."""
+        """Whether every relay has a session with ``producer`` on each of its ways, and no proxy lets in another."""
         reached = self.lab.reached()
         return all(reached.get(pair) == producer for pair in self.pairs) and self.admits_only(producer)
+
+    async def provider(self) -> Provider:
+        """What the provider was asked so far."""
+        return read_provider(await self.lab.tell(ROUTE53, "state"))
+
+    def looked_up(self, relay: str) -> list[str]:
+        """The addresses that a relay's last lookup of the name gave it."""
+        lines = self.lab.log(relay).read_text(encoding="utf-8").splitlines(keepends=True)
+        told = [json.loads(line) for line in lines if '"resolved"' in line and line.endswith("\n")]
+        answers: list[str] = told[-1]["answers"] if told else []
+        return answers
 
     def admits_only(self, producer: str) -> bool:
         """Whether every proxy lets in ``producer`` and nobody else."""
         return all(s is not None and s.admitted == {producer} for s in self.witness.now().values())
 
-    def first_session(self, producer: str, since: float) -> float | None:
-        """When a relay first had a new session with ``producer`` after ``since``."""
-        return min((i.start for i in self.lab.sessions() if i.producer == producer and i.start > since), default=None)
+    def first_session(self, producer: str, since: float, relay: str | None = None) -> float | None:
+        """When a relay (this one, or any) first had a new session with ``producer`` after ``since``."""
+        new = (i for i in self.lab.sessions() if i.producer == producer and i.start > since)
+        return min((i.start for i in new if relay in (None, i.relay)), default=None)
 
     def gap(self, old: str, new: str, since: float) -> float:
         """Seconds from the end of the last session with ``old`` to the first with ``new`` that began after ``since``.
@@ -520,14 +443,28 @@ class Stage:
 
 @dataclass(frozen=True, slots=True)
 class Picture:
-    """What is to be seen at one moment, for whoever draws it."""
+    """What is to be seen at one moment, for whoever draws it. ``answers`` is whom each DNS server's answer names."""
 
+    producers: tuple[str, ...]
+    relays: tuple[str, ...]
     proxies: Mapping[str, Sample | None]
+    answers: Mapping[str, str]
     reached: Mapping[tuple[str, str], str]
+    lingering: frozenset[tuple[str, str]]
     stopped: frozenset[str]
     controller: int | None
 
 
 def picture(stage: Stage) -> Picture:
     """The pool as it is seen from outside now."""
-    return Picture(stage.witness.now(), stage.lab.reached(), frozenset(stage.stopped), stage.daemon.pid)
+    lab, names = stage.lab, stage.names
+    return Picture(
+        lab.plan.producers,
+        lab.plan.relay_names,
+        stage.witness.now(),
+        {server: names.whom(look) for server, look in names.now().items()},
+        lab.reached(),
+        frozenset(lab.lingering()),
+        frozenset(stage.stopped),
+        stage.daemon.pid,
+    )

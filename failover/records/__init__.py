@@ -2,7 +2,8 @@
 
 route53.py     Amazon Route 53 (boto3)
 rfc2136.py     dynamic updates with TSIG (dnspython): BIND, Knot, PowerDNS
-verify.py      what authoritative servers or named resolvers answer
+verify.py      what authoritative servers or named resolvers answer, question.py one question to one of them
+iam.py         the least policy for Route 53
 
 Heavy libraries are imported only for a provider that the file names.
 """

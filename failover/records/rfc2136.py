@@ -268,12 +268,12 @@ class Rfc2136Port:
         only = ours[0] if len(ours) == 1 else None
         if len(ours) > 1:
             kinds = " and ".join(rrset.type.value for rrset in ours)
-            return RecordReading(None, f"it holds {kinds} at once, of which this record may have one at a time")
+            return RecordReading(None, f"holds {kinds} at once, of which this record may have one at a time")
         if dns.rdatatype.CNAME in found and not self._cname:
             target = _rrset(RecordType.CNAME, found[dns.rdatatype.CNAME]).values[0]
-            return RecordReading(None, f"it holds a CNAME ({target}), and this record has addresses only")
+            return RecordReading(None, f"holds a CNAME ({target}), and this record has addresses only")
         if self._cname and beside:
-            words = f"it holds {', '.join(beside)}, beside which a CNAME cannot stand, and this record has a CNAME"
+            words = f"holds {', '.join(beside)}, beside which a CNAME cannot stand, and this record has a CNAME"
             return RecordReading(only, words)
         return RecordReading(only)
 
@@ -282,7 +282,7 @@ class Rfc2136Port:
         held = reading.rrset
         if reading.unownable is not None:
             raise RecordConflict(
-                f"{self._where}: {self._record.name} was changed by another hand: {reading.unownable}",
+                f"{self._where}: {self._record.name} was changed by another hand: it {reading.unownable}",
                 "remove what another hand has put there",
             )
         if _content(held) != _content(expected):

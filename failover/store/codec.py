@@ -1,7 +1,7 @@
 """The stored form of the model's values: frozen dataclasses to JSON text and back, without loss. Pure.
 
 Decoding is strict: a key too many, a key too few and a value of another type are all errors. A change of a stored
-value's fields is therefore a change of the schema, and comes with a migration (sqlite.py, MIGRATIONS).
+value's fields is therefore a change of the schema, and comes with a migration (database.py, MIGRATIONS).
 """
 
 from __future__ import annotations

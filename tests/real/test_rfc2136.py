@@ -124,7 +124,7 @@ async def test_a_cname_found_where_the_record_has_addresses_is_not_ours(server: 
     put(server, cname(ELSEWHERE))
     reading = await read(record_at(server, MAIN, BACKUP))
     assert reading.rrset is None
-    assert reading.unownable == f"it holds a CNAME ({ELSEWHERE}), and this record has addresses only"
+    assert reading.unownable == f"holds a CNAME ({ELSEWHERE}), and this record has addresses only"
 
 
 async def test_two_kinds_of_which_one_at_a_time_is_ours_are_not_ours(server: DnsServer) -> None:
@@ -132,7 +132,7 @@ async def test_two_kinds_of_which_one_at_a_time_is_ours_are_not_ours(server: Dns
     reading = await read(record_at(server, MAIN, SIX))
     assert reading.rrset is None
     assert reading.unownable is not None
-    assert "it holds A and AAAA at once" in reading.unownable
+    assert "holds A and AAAA at once" in reading.unownable
 
 
 @pytest.mark.parametrize(("type", "value"), [("TXT", '"note"'), ("MX", "10 mail.example.net."), ("AAAA", SIX)])
@@ -141,7 +141,7 @@ async def test_a_record_with_a_cname_does_not_share_its_name(server: DnsServer, 
     reading = await read(record_at(server, MAIN, ELSEWHERE))
     assert reading.rrset == a(MAIN)
     assert reading.unownable is not None
-    assert f"it holds {type}, beside which a CNAME cannot stand" in reading.unownable
+    assert f"holds {type}, beside which a CNAME cannot stand" in reading.unownable
 
 
 # ---------------------------------------------------------------- changing

@@ -188,7 +188,7 @@ async def test_a_name_that_holds_nothing_is_mended_with_the_record_to_make() -> 
 
 
 async def test_a_record_that_must_not_be_touched_is_an_error() -> None:
-    found = await looked(Fake(RecordReading(None, "it is an alias"), (said(held(A)),)))
+    found = await looked(Fake(RecordReading(None, "is an alias"), (said(held(A)),)))
     assert told(found) == [
         ("error", "it cannot be moved: it is an alias"),
         ("note", f"ns1 says A {A} (TTL 60), which is main's; whether its provider says so too cannot be told"),

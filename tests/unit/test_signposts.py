@@ -126,6 +126,18 @@ def test_a_change_that_was_refused_leaves_the_value_to_other_hands() -> None:
     assert read(track, BACKUP, 110).reversals == (instant(110),)
 
 
+def test_a_late_change_of_ours_is_no_other_hand_although_its_repetition_was_refused() -> None:
+    track = signposts.fold_sent(known(), BACKUP, instant(100))  # no answer
+    track = signposts.fold_unsent(signposts.fold_sent(track, BACKUP, instant(120)), BACKUP)  # a conflict
+    assert read(track, BACKUP, 121).reversals == ()
+
+
+def test_another_hand_right_after_an_accepted_change_is_drift_at_once() -> None:
+    track = read(moved(100), FOREIGN, 105)
+    assert track.reversals == (instant(105),)
+    assert kinds(track, 106, "backup") == ["record-elsewhere"]
+
+
 def test_the_second_reversal_within_an_hour_is_contested_for_a_quarter_of_one() -> None:
     track = read(read(read(known(), FOREIGN, 100), MAIN, 160), FOREIGN, 3000)
     assert signposts.contested(track, instant(3001))
