@@ -211,8 +211,9 @@ class Board:
         self.references: dict[str, Reference] = {str(address): Reference() for address in pool.references}
         signs = timers.get("records", {})
         self.records: dict[str, RecordTrack] = {
-            r.label: signposts.restore(signs[r.label]) if r.label in signs else RecordTrack() for r in pool.records
+            r.label: _restore_record(signs[r.label]) if r.label in signs else RecordTrack() for r in pool.records
         }
+        self.steering = False  # whether what a record holds is ours to say: others who change it are other hands
         for name, track in self.tracks.items():
             if track.tip is not None:
                 self._note_tip(name, track.tip, now)
@@ -268,7 +269,8 @@ class Board:
 
     def post_record(self, record: str, reading: RecordReading, at: Instant) -> None:
         """Fold a good reading of a record's provider."""
-        self.records[record] = signposts.fold_reading(self.records[record], reading, at)
+        track = self.records[record]
+        self.records[record] = signposts.fold_reading(track, reading, at, steering=self.steering and not self.isolated)
 
     def post_record_silence(self, record: str, at: Instant, error: str) -> None:
         """Fold a failed attempt to read a record's provider."""
@@ -278,13 +280,18 @@ class Board:
         """Note that a change of a record is about to leave."""
         self.records[record] = signposts.fold_sent(self.records[record], wanted, at)
 
+    def post_point_failed(self, record: str, why: str, at: Instant) -> None:
+        """Note why a change failed."""
+        self.records[record] = signposts.fold_failed(self.records[record], why, at)
+
     def post_unsent(self, record: str, wanted: RRset) -> None:
         """Note that a change had no effect."""
         self.records[record] = signposts.fold_unsent(self.records[record], wanted)
 
-    def post_accepted(self, record: str, wanted: RRset, change_id: str, at: Instant) -> None:
-        """Fold that the provider accepted a change."""
-        self.records[record] = signposts.fold_accepted(self.records[record], wanted, change_id, at)
+    def post_accepted(self, record: str, wanted: RRset, change_id: str, at: Instant, *, generation: int = 0) -> None:
+        """Fold that the provider accepted a change that was decided in this generation."""
+        track = self.records[record]
+        self.records[record] = signposts.fold_accepted(track, wanted, change_id, at, generation=generation)
 
     def post_settled(self, record: str, at: Instant) -> None:
         """Fold that an accepted change is everywhere."""
@@ -298,14 +305,19 @@ class Board:
         """Fold that no server could be asked about a record."""
         self.records[record] = signposts.fold_unseen(self.records[record], at, error)
 
-    def take_over(self, other: Board) -> None:
+    def take_over(self, other: Board, now: Instant) -> None:
         """What timers do not carry, from the board of the file that was in force before."""
-        self.room, self.acting_since = other.room, other.acting_since
+        self.room, self.acting_since, self.steering = other.room, other.acting_since, other.steering
         self._unanswered.update(other._unanswered)
-        old = {record.label: (record.name, record.provider) for record in other.pool.records}
+        old = {(record.name, record.types): record for record in other.pool.records}
         for record in self.pool.records:
-            same = old.get(record.label) == (record.name, record.provider)
-            self.records[record.label] = other.records[record.label] if same else RecordTrack()
+            before = old.get((record.name, record.types))
+            if before is None:
+                self.records[record.label] = RecordTrack()
+                continue
+            track = other.records[before.label]
+            same = record.provider.place == before.provider.place
+            self.records[record.label] = track if same else signposts.elsewhere(track, now)
 
     def settle_unanswered(self, gates: frozenset[Gate]) -> None:
         """Forget unanswered openings that the stored assignment carries as taint by now."""
@@ -389,6 +401,14 @@ def _dump_proxy(track: ProxyTrack) -> dict[str, Any]:
         "uptime": None if reading is None else reading.uptime,
         "total": 0 if reading is None else reading.total,
     }
+
+
+def _restore_record(document: Any) -> RecordTrack:
+    """What the daemon before us knew of a record; nothing, when another version wrote it in another form."""
+    try:
+        return signposts.restore(document)
+    except (KeyError, TypeError, ValueError):
+        return RecordTrack()
 
 
 def _unbroken(timers: Mapping[str, Any], now: Instant, max_gap: float) -> bool:

@@ -46,6 +46,7 @@ from .tick import Memory, Outcome, tick
 
 READS_PER_PING = 5  # proxies are read so many times in one ping interval
 PINGS_PER_RECORD = 6  # a record's provider is asked once in so many ping intervals, and its servers likewise
+RECORDS_MAY_TAKE = 2.0  # seconds for which leaving waits for changes of records that are under way
 STORE_POLL = 0.5  # seconds between looks for an operator's request
 UNSAVED = 1000  # events kept in memory while the store takes none
 FOLDS = 6  # ticks in one turn at most; each writes an assignment that the next one sees
@@ -255,6 +256,7 @@ class Controller:
             self._host,
             interval=pace * shared,  # an account's limit holds for all its records together
             look_interval=pace,
+            hurry=pool.health.interval / 10,
             timeout=pool.lease.action_timeout,
             valid=self._may_point,
             posted=self._wake.set,
@@ -442,6 +444,7 @@ class Controller:
         now = self._host.now()
         board = self._board
         board.lease = self._keeper.fresh(now)
+        board.steering = board.lease is not None and self._steers()
         if board.acting_since is None:
             board.acting_since = now
         before, outcomes = self._assignment, self._fold(now)
@@ -451,6 +454,8 @@ class Controller:
         orders, points = self._new_orders(last.steps), self._new_points(last.pointings)
         said = tuple(event for outcome in outcomes for event in outcome.events)
         events = (*said, *(order.begins(now) for order in orders), *(point.begins(now) for point in points))
+        if points:
+            self._saved_at = None  # what the record held until now must outlive us
         if not await self._commit(before, last, outcomes, events, bool(orders or points), now):
             self._outcome = replace(last, steps=(), pointings=())
             self._tell_unwritten(events)
@@ -464,6 +469,10 @@ class Controller:
         for point in points:
             self._record_edges[point.pointing.record].offer(point)
         return last.wake_in
+
+    def _steers(self) -> bool:
+        a = self._assignment
+        return self.pool.mode == "act" and a is not None and not a.released and a.paused is None
 
     def _tell_unwritten(self, events: tuple[Event, ...]) -> None:
         """What could not be written is at least said, once; it is written, and said again, when that works."""
@@ -601,7 +610,7 @@ class Controller:
         await self._stop_probes()
         now = self._host.now()
         board = Board(pool, now, self._board.timers(now))
-        board.take_over(self._board)
+        board.take_over(self._board, now)
         self.pool, self._board, self._keeper.settings = pool, board, pool.lease
         self._start_probes()
         self.say(Event(EventKind.CONFIG_RELOADED, now, "the configuration file was read again"))
@@ -629,12 +638,12 @@ class Controller:
 
     async def _finish_steps(self) -> None:
         """Give steps that are being sent their time: an abandoned one has an unknown effect."""
-        try:
-            async with self._host.timeout(self.pool.lease.action_timeout):
-                while any(edge.busy for edge in self._edges.values()):
-                    await self._host.sleep(0.05)
-        except TimeoutError:
-            return
+        started, limit = self._host.now(), self.pool.lease.action_timeout
+        while any(edge.busy for edge in self._edges.values()) and self._host.now().since(started) < limit:
+            await self._host.sleep(0.05)
+        limit = min(limit, RECORDS_MAY_TAKE)
+        while any(edge.busy for edge in self._record_edges.values()) and self._host.now().since(started) < limit:
+            await self._host.sleep(0.05)
 
     async def _leave(self) -> None:
         now, keeper = self._host.now(), self._keeper

@@ -228,14 +228,21 @@ def _fenced(s: Situation, a: Assignment, target: str) -> Progress:
         names = ", ".join(str(p.gate) for p in passed)
         reason = f"{reason}, passing over {names}, which could not be asked"
         alert = f"{names} passed over: if it still carries traffic, two producers are reachable"
-    exposed = a.exposed
     if s.pool.gateless:
         alert = reason = _unfenced(s, a, target)
-        exposed = tuple(e for e in exposed if e.producer != target)
-        if a.active is not None and a.active != target:
-            exposed = (*(e for e in exposed if e.producer != a.active), Exposed(a.active, s.now))
-    promoted = replace(a, phase=Phase.PROMOTING, active=target, since=s.now, passed_over=passed, exposed=exposed)
+    promoted = replace(
+        a, phase=Phase.PROMOTING, active=target, since=s.now, passed_over=passed, exposed=exposed(s, a, target)
+    )
     return Progress("fenced", reason, promoted, alert=alert)
+
+
+def exposed(s: Situation, a: Assignment, target: str) -> tuple[Exposed, ...]:
+    """Who may still be reached once ``target`` has the role: where there is a gate, nobody."""
+    if not s.pool.gateless:
+        return ()
+    kept = tuple(e for e in a.exposed if e.producer not in (target, a.active))
+    left = a.active is not None and a.active != target
+    return (*kept, Exposed(a.active, s.now)) if left and a.active is not None else kept
 
 
 def _unfenced(s: Situation, a: Assignment, target: str) -> str:
@@ -296,20 +303,28 @@ def _promoting(s: Situation, a: Assignment, target: str) -> Progress:
         return Progress(None, f"promoting {target}: {lacks[0]}", steps=steps, alert=alert)
     waited = ", ".join(waiting) or (s.unservable(target, voluntary=False) if s.pool.gateless else None) or "a proxy"
     words = f"promoting {target}: waiting for {waited}"
+    words += _failures(s)
     steps += open_steps(s, target)
     return Progress(None, words, steps=steps, pointings=pointings(s, target), alert=alert)
+
+
+def _failures(s: Situation) -> str:
+    """Why records could not be changed, where there is nothing else."""
+    failures = [t.failure for t in s.view.records.values() if t.failure is not None] if s.pool.gateless else []
+    return f" ({failures[0]})" if failures else ""
 
 
 def _unserved(s: Situation, a: Assignment, target: str, gone: bool) -> Progress | None:
     others = s.pool.others(target)
     fenceable = tuple(p for p in others if s.unfenceable(p, Care.RETURN) is None)
     if s.pool.gateless and not gone:  # a provider that takes no change is nobody's fault: only back to where it points
-        fenceable = tuple(p for p in fenceable if s.signposted() == p)
+        fenceable = tuple(p for p in fenceable if s.serving(p))
     heir = s.first(fenceable, fit=True) or s.first(fenceable, fit=False)
     if heir is None:
         return None
     unserved = "no record could be pointed to" if s.pool.gateless else "no gate serves"
-    why = f"{target} is down" if gone else f"{unserved} {target} after {SERVE_BUDGET:g} s"
+    failures = _failures(s)
+    why = f"{target} is down" if gone else f"{unserved} {target} after {SERVE_BUDGET:g} s{failures}"
     return _redirect(s, a, heir, Cause.TAKEN_BACK, "unserved", f"{why}: on to {heir}", bar_target=True)
 
 

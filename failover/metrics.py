@@ -29,7 +29,7 @@ POINT_RESULTS = (*RESULTS, "conflict", "throttled")
 DRIFTS = (
     *("split-brain", "proxy-silent", "another-hand", "reloaded", "tainted", "not-serving", "passed-over", "exposed"),
     *("record-unreadable", "record-unownable", "record-missing", "record-several", "record-ttl", "record-elsewhere"),
-    *("record-another-hand", "record-pending", "record-unverified", "servers-disagree", "server-lame"),
+    *("record-another-hand", "record-stuck", "record-pending", "record-unverified", "servers-disagree", "server-lame"),
 )
 SERVERS = ("agreeing", "differing", "silent", "lame")
 PING_BUCKETS = (0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0)

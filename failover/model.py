@@ -116,6 +116,11 @@ class Route53Zone:
     profile: str | None = None  # of the AWS configuration; None: the default one
     endpoint_url: str | None = None  # another endpoint than Amazon's
 
+    @property
+    def place(self) -> tuple[str, ...]:
+        """What must be the same for a record to be the same, whatever opens it."""
+        return ("route53", self.zone, self.endpoint_url or "")
+
 
 @dataclass(frozen=True, slots=True)
 class Rfc2136Zone:
@@ -126,6 +131,11 @@ class Rfc2136Zone:
     key_name: str  # absolute, lower case
     key: str = field(repr=False)  # the secret, base64
     algorithm: str = "hmac-sha256"
+
+    @property
+    def place(self) -> tuple[str, ...]:
+        """What must be the same for a record to be the same, whatever opens it."""
+        return ("rfc2136", self.zone, str(self.server))
 
 
 @dataclass(frozen=True, slots=True)

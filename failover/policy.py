@@ -103,7 +103,18 @@ def paused(q: Asked) -> Verdict | str:
         return "not paused"
     for request in q.requests:
         return _switchover(s, request)
-    return Verdict("paused", f"paused{_because(s.a.paused)}: observing, no step by itself")
+    pointing = _left_by_hand(s, s.a)
+    also = f"; what was asked for by hand is finished: {', '.join(map(str, pointing))}" if pointing else ""
+    words = f"paused{_because(s.a.paused)}: observing, no step by itself{also}"
+    return Verdict("paused", words, pointings=pointing)
+
+
+def _left_by_hand(s: Situation, a: Assignment) -> tuple[Pointing, ...]:
+    """Changes that a switchover by hand has not yet got accepted."""
+    if a.cause is not Cause.BY_HAND or a.active is None:
+        return ()
+    found = handover.pointings(s, a.active)
+    return tuple(p for p in found if s.view.records[p.record].moved_in != a.generation)
 
 
 def first_start(q: Asked) -> Verdict | str:
@@ -153,6 +164,9 @@ def adoption(q: Asked) -> Verdict | str:
     if active is None or not s.down(active):
         return f"{active} is not down by majority"
     others = tuple(p for p in s.pool.others(active) if s.up(p) and s.let_in(p))
+    doubt = _doubt(s, active, others[0]) if s.pool.gateless and others else None
+    if doubt is not None:
+        return f"the records point to {others[0]}, but {doubt}"
     if not others:
         return "no other producer is up and open"
     chosen = next((p for p in others if s.fit(p) is True), None)
@@ -165,6 +179,15 @@ def adoption(q: Asked) -> Verdict | str:
         return f"{chosen} is up and open, but cannot be adopted yet: {lack}"
     reason = f"{active} is down and {chosen} is up and open: somebody switched, and it is followed"
     return Verdict("adoption", reason, handover.begin(s, chosen, Cause.ADOPTED, reason), alert=reason)
+
+
+def _doubt(s: Situation, active: str, other: str) -> str | None:
+    """Why a record that leads elsewhere is not followed at once where there is no gate."""
+    if s.deaf():
+        return "no reference answers just now: our own network may be at fault"
+    if s.somebody_sees_up(active):
+        return f"{active} has just answered again"
+    return "that may be a late change of our own" if s.pointed_by_us(other) else None
 
 
 def requested(q: Asked) -> Verdict | str:
@@ -466,7 +489,14 @@ def _adopt_by_hand(s: Situation, request: Request) -> Verdict:
     done = Answer(request.id, RequestState.DONE, f"{name} is the active producer")
     first = first_assignment(s, name, reason, request.by)
     if s.a is not None:  # released: what was known of the producers stays known
-        first = replace(first, revision=s.a.revision, generation=s.a.generation + 1, tainted=s.a.tainted, seen=s.a.seen)
+        first = replace(
+            first,
+            revision=s.a.revision,
+            generation=s.a.generation + 1,
+            tainted=s.a.tainted,
+            seen=s.a.seen,
+            exposed=handover.exposed(s, s.a, name),
+        )
     return Verdict("adopted", reason, first, answer=done)
 
 

@@ -21,6 +21,7 @@ from .signposts import RecordTrack
 GRACE = 1.0  # seconds beyond its timeout after which a port is given up on
 QUICK = 20.0  # so many times faster than its steady pace is a change followed at first
 SOONER = 6.0  # so many times faster is a provider asked again that did not answer
+PATIENT = 5.0  # so many times its steady pace is the longest pause before a change is tried again
 MOST_DOUBLINGS = 10
 
 Key = tuple[str, RRset, int, int]
@@ -44,7 +45,8 @@ class PointOrder:
 class RecordEdge:
     """Reads, moves and verifies one record.
 
-    ``interval`` and ``look_interval`` are seconds from one reading, and from one look at the servers, to the next.
+    ``interval`` and ``look_interval`` are seconds from one reading, and from one look at the servers, to the next;
+    ``hurry`` is how long the first pause is before a change that failed is tried again.
     ``posted`` is called after every observation, ``report`` with what became of changes.
     """
 
@@ -58,6 +60,7 @@ class RecordEdge:
         *,
         interval: float,
         look_interval: float,
+        hurry: float,
         timeout: float,
         valid: Callable[[Pointing], bool],
         posted: Callable[[], None],
@@ -70,6 +73,7 @@ class RecordEdge:
         self._host = host
         self._interval = interval
         self._look_interval = look_interval
+        self._hurry = hurry
         self._timeout = timeout
         self._valid = valid
         self._posted = posted
@@ -231,7 +235,7 @@ class RecordEdge:
             self._say(order, EventKind.STEP_DONE, f"{pointing}: not sent, overtaken", "overtaken")
             return
         self._held.pop(_key(pointing), None)
-        self._board.post_accepted(self.name, pointing.change.wanted, accepted, now)
+        self._board.post_accepted(self.name, pointing.change.wanted, accepted, now, generation=pointing.generation)
         self._settle_pace = self._interval / QUICK
         self._settle_due = now.mono + self._settle_pace
         self._read_due = now.mono + self._interval
@@ -243,8 +247,11 @@ class RecordEdge:
         key = _key(order.pointing)
         self._held = {k: held for k, held in self._held.items() if k[2] == order.pointing.generation}
         count = self._held.get(key, (0, 0.0))[0] + 1
-        wait = min(self._interval, self._interval / 60 * 2 ** min(count - 1, MOST_DOUBLINGS))
-        self._held[key] = (count, self._host.now().mono + wait)
+        # By chance, for the records of one zone would otherwise get into each other's way again and again.
+        wait = self._hurry * 2 ** min(count - 1, MOST_DOUBLINGS) * (0.5 + self._host.random())
+        now = self._host.now()
+        self._held[key] = (count, now.mono + min(wait, PATIENT * self._look_interval))
+        self._board.post_point_failed(self.name, words, now)
         if result != "unknown":
             self._board.post_unsent(self.name, order.pointing.change.wanted)
         self._say(order, EventKind.STEP_FAILED, words, result)

@@ -19,6 +19,7 @@ def document(record: Record, track: RecordTrack, wanted: RRset | None, now: Inst
     """What is known of the record. ``wanted`` is what it should hold; None: nobody can say."""
     reading, rrset = track.reading, track.rrset
     error = track.error if track.silent_since is not None else None if reading is None else reading.unownable
+    error = error or (track.failure if rrset != wanted else None)
     pending = pending_since(track, wanted, now)
     return {
         "name": record.label,
@@ -53,7 +54,7 @@ def pending_since(track: RecordTrack, wanted: RRset | None, now: Instant) -> Ins
         return track.accepted_at
     if wanted is None or track.rrset == wanted or not signposts.in_flight(track, wanted, now):
         return None
-    return next(sent.at for sent in track.sent if sent.rrset == wanted)
+    return next(sent.at for sent in reversed(track.sent) if sent.rrset == wanted and not sent.answered)
 
 
 def outlived(track: RecordTrack, now: Instant) -> tuple[Belief, ...]:

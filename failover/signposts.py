@@ -23,6 +23,7 @@ from .model import DnsAnswer, Fault, Instant, Record, RecordReading, RecordType,
 NODE_LEAST, NODE_MOST = 60.0, 900.0  # seconds: the delays between which a node looks a name up again
 NO_NAME_TTL = 900.0  # seconds for which "there is no such name" is kept, where no server said otherwise
 BELIEFS = 8  # earlier values that are remembered
+SILENT_FOR = 3600.0  # seconds after which a server that falls silent is no longer taken to say what it said
 SENT = 8  # values of our own that may yet appear
 IN_FLIGHT = 20.0  # seconds for which a change that was sent and not refused is not yet missed
 SENT_FOR = 600.0  # seconds for which a change without an answer may yet take effect
@@ -38,12 +39,15 @@ class Belief:
     """Something that the record said earlier. ``rrset`` None: that there is no such name.
 
     ``ttl`` (seconds) is for how long a resolver keeps it; ``gone_at``: since when no server that we ask says it.
+    ``told_by``: servers that said it when they last answered, of those heard within SILENT_FOR.
     """
 
     rrset: RRset | None
     ttl: float
     replaced_at: Instant
     gone_at: Instant | None = None
+    told_by: frozenset[str] = frozenset()
+    told: bool = False  # by any server, ever
 
     def usually_until(self, now: Instant) -> Instant:
         """Until when most relays may hold it; counted from now on while a server still says it."""
@@ -84,8 +88,12 @@ class RecordTrack:
     wrong_since: Instant | None = None  # since when a server's answer differs from what the provider holds
     right_at: Instant | None = None  # since when every server that answers is right
     believed: tuple[Belief, ...] = ()
+    foreign: bool = False  # what it holds was put there by another hand
     reversals: tuple[Instant, ...] = ()
     contested_until: Instant | None = None
+    moved_in: int = 0  # the generation of our last accepted change
+    failure: str | None = None  # why our last change failed
+    failing_since: Instant | None = None
 
     @property
     def tried(self) -> bool:
@@ -106,17 +114,22 @@ class RecordTrack:
 # ---------------------------------------------------------------- folding
 
 
-def fold_reading(track: RecordTrack, reading: RecordReading, at: Instant) -> RecordTrack:
-    """The track after the provider was read."""
+def fold_reading(track: RecordTrack, reading: RecordReading, at: Instant, *, steering: bool = True) -> RecordTrack:
+    """The track after the provider was read. ``steering``: we are the one who moves it, so others should not."""
     before = track.reading
     changed = before is not None and before.rrset != reading.rrset
     ours = any(sent.rrset == reading.rrset for sent in track.sent)
     if track.contested_until is not None and track.contested_until.reached(at):
         track = replace(track, contested_until=None)
-    if changed and track.current and not ours:
-        track = _reversed(track, at)
+    if changed and track.current and not ours and steering:
+        track = track if track.foreign else _reversed(track, at)
+        track = replace(track, foreign=True)
+    elif changed:
+        track = replace(track, foreign=False)
     if changed:
         track = _superseded(track, at)
+    if track.failing_since is not None and track.sent and reading.rrset == track.sent[-1].rrset:
+        track = replace(track, failure=None, failing_since=None)
     kept = tuple(sent for sent in track.sent if at.since(sent.at) <= SENT_FOR)
     return replace(track, reading=reading, read_at=at, current=True, silent_since=None, misses=0, error=None, sent=kept)
 
@@ -131,6 +144,11 @@ def fold_sent(track: RecordTrack, wanted: RRset, at: Instant) -> RecordTrack:
     return replace(track, sent=(*track.sent, Sent(wanted, at))[-SENT:])
 
 
+def fold_failed(track: RecordTrack, why: str, at: Instant) -> RecordTrack:
+    """The track after a change that failed, in words for a person."""
+    return replace(track, failure=why, failing_since=track.failing_since or at)
+
+
 def fold_unsent(track: RecordTrack, wanted: RRset) -> RecordTrack:
     """The track once it is certain that the last change to these values had no effect and will have none.
 
@@ -140,7 +158,9 @@ def fold_unsent(track: RecordTrack, wanted: RRset) -> RecordTrack:
     return replace(track, sent=tuple(sent for number, sent in enumerate(track.sent) if number not in mine[-1:]))
 
 
-def fold_accepted(track: RecordTrack, wanted: RRset, change_id: str, at: Instant) -> RecordTrack:
+def fold_accepted(
+    track: RecordTrack, wanted: RRset, change_id: str, at: Instant, *, generation: int = 0
+) -> RecordTrack:
     """The track once the provider has accepted our change: that is an observation of what it holds."""
     if track.reading is not None and track.reading.rrset != wanted:
         track = _superseded(track, at)
@@ -156,6 +176,10 @@ def fold_accepted(track: RecordTrack, wanted: RRset, change_id: str, at: Instant
         change_id=change_id or None,
         accepted_at=at,
         insync_at=None if change_id else at,
+        foreign=False,
+        moved_in=generation,
+        failure=None,
+        failing_since=None,
     )
 
 
@@ -168,35 +192,67 @@ def fold_answers(track: RecordTrack, answers: tuple[DnsAnswer, ...], at: Instant
     """The track after a look at the servers."""
     good = tuple(answer for answer in answers if answer.fault is None)
     right = bool(good) and track.reading is not None and all(agrees(answer, track.rrset) for answer in good)
-    wrong = any(not agrees(answer, track.rrset) for answer in good)
-    believed = []
-    for belief in track.believed:
-        if _same(belief.rrset, track.rrset):
-            believed.append(belief)  # true again; only its TTL is worth remembering
-            continue
-        said = any(_same(answer.rrset, belief.rrset) for answer in good)
-        if said:
-            belief = replace(belief, gone_at=None)
-        elif good and belief.gone_at is None:
-            belief = replace(belief, gone_at=at)
-        if belief.rrset is None:
-            told = [float(answer.negative_ttl) for answer in good if answer.negative_ttl is not None]
-            belief = replace(belief, ttl=max(told, default=belief.ttl))
-        believed.append(belief)
-    return replace(
+    wrong = track.reading is not None and any(not agrees(answer, track.rrset) for answer in good)
+    if right and track.change_id is not None and track.wrong_since is None:
+        right = False  # it may be from before the change that is under way
+    right_at = (track.right_at or at) if right else None
+    steadily = right_at is not None and at.since(right_at) >= PROPAGATION
+    looked = replace(
         track,
         answers=answers,
         looked_at=at,
         look_error=None,
-        wrong_since=(track.wrong_since or at) if wrong else None,
-        right_at=(track.right_at or at) if right else None,
-        believed=_unforgotten(tuple(believed), at),
+        wrong_since=(track.wrong_since or at) if wrong else None if steadily else track.wrong_since,
+        right_at=right_at,
     )
+    return replace(looked, believed=_unforgotten(_heard(looked, good, at), at))
+
+
+def _heard(track: RecordTrack, good: tuple[DnsAnswer, ...], at: Instant) -> tuple[Belief, ...]:
+    """The beliefs after what servers have just said, new ones among them."""
+    believed = [_aged(track, belief, good, at) for belief in track.believed]
+    for answer in good if track.reading is not None else ():
+        known = any(_same(belief.rrset, answer.rrset) for belief in believed)
+        longer = answer.rrset is not None and track.rrset is not None and answer.rrset.ttl > track.rrset.ttl
+        if not known and (longer or not _same(answer.rrset, track.rrset)):
+            ttl = NO_NAME_TTL if answer.rrset is None else float(answer.rrset.ttl)
+            believed.append(Belief(answer.rrset, ttl, at, told_by=frozenset({answer.server}), told=True))
+    return tuple(believed)
+
+
+def _aged(track: RecordTrack, belief: Belief, good: tuple[DnsAnswer, ...], at: Instant) -> Belief:
+    """One belief after what servers have just said."""
+    saying = [answer for answer in good if _same(answer.rrset, belief.rrset)]
+    ttls = [float(answer.rrset.ttl) for answer in saying if answer.rrset is not None]
+    if belief.rrset is None:
+        ttls = [float(answer.negative_ttl) for answer in good if answer.negative_ttl is not None]
+    ttl = max([belief.ttl, *ttls]) if belief.rrset is not None else max(ttls, default=belief.ttl)
+    if _same(belief.rrset, track.rrset):  # true again; only a longer TTL that a server still gives is worth a date
+        longer = track.rrset is not None and any(each > track.rrset.ttl for each in ttls)
+        return replace(belief, ttl=ttl, replaced_at=at if longer else belief.replaced_at)
+    told_by = (belief.told_by - {answer.server for answer in good}) | {answer.server for answer in saying}
+    if not saying and at.since(belief.replaced_at) >= SILENT_FOR:
+        told_by = frozenset()
+    told = belief.told or bool(told_by)
+    gone_at = None if told_by else belief.gone_at
+    if not told_by and gone_at is None:
+        if good and (told or track.change_id is None):
+            gone_at = at
+        elif not good and track.insync_at is not None and at.since(track.insync_at) >= PROPAGATION:
+            gone_at = track.insync_at.after(PROPAGATION)
+    return replace(belief, ttl=ttl, told_by=told_by, told=told, gone_at=gone_at)
 
 
 def fold_unseen(track: RecordTrack, at: Instant, error: str) -> RecordTrack:
     """The track after a look for which no server could be found."""
-    return replace(track, answers=(), looked_at=at, look_error=error, right_at=None)
+    believed = tuple(_aged(track, belief, (), at) for belief in track.believed)
+    believed = _unforgotten(believed, at)
+    return replace(track, answers=(), looked_at=at, look_error=error, right_at=None, believed=believed)
+
+
+def elsewhere(track: RecordTrack, at: Instant) -> RecordTrack:
+    """A fresh track for a name that is now looked after at another provider: what was believed is believed on."""
+    return RecordTrack(believed=_superseded(track, at).believed if track.reading is not None else track.believed)
 
 
 def _superseded(track: RecordTrack, at: Instant) -> RecordTrack:
@@ -207,15 +263,19 @@ def _superseded(track: RecordTrack, at: Instant) -> RecordTrack:
         if _same(belief.rrset, before) and not belief.replaced_at.after(belief.ttl + PROPAGATION).reached(at):
             ttl = max(ttl, belief.ttl)
     others = tuple(belief for belief in track.believed if not _same(belief.rrset, before))
-    believed = _unforgotten((*others, Belief(before, ttl, at)), at)
+    saying = frozenset(a.server for a in track.answers if a.fault is None and _same(a.rrset, before))
+    believed = _unforgotten((*others, Belief(before, ttl, at, told_by=saying, told=bool(saying))), at)
     return replace(
         track, believed=believed, right_at=None, wrong_since=None, change_id=None, accepted_at=None, insync_at=None
     )
 
 
 def _unforgotten(believed: tuple[Belief, ...], at: Instant) -> tuple[Belief, ...]:
+    """Those that some relay may still hold; if there are too many, those that are held longest."""
     kept = [b for b in believed if b.gone_at is None or not b.at_worst_until(at).reached(at)]
-    return tuple(kept[-BELIEFS:])
+    while len(kept) > BELIEFS:
+        kept.remove(min(kept, key=lambda belief: belief.at_worst_until(at).utc))
+    return tuple(kept)
 
 
 def _reversed(track: RecordTrack, at: Instant) -> RecordTrack:
@@ -250,6 +310,16 @@ def believed(track: RecordTrack, now: Instant) -> tuple[Belief, ...]:
     """Earlier values, other than the present one, that some relay may still hold now."""
     others = (b for b in track.believed if not _same(b.rrset, track.rrset))
     return tuple(b for b in others if b.gone_at is None or not b.at_worst_until(now).reached(now))
+
+
+def overdue(track: RecordTrack, now: Instant) -> tuple[DnsAnswer, ...]:
+    """Servers that still say something else, resolvers whose cache may rightly do so apart."""
+
+    def rightly(answer: DnsAnswer) -> bool:
+        known = (b for b in track.believed if _same(b.rrset, answer.rrset))
+        return any(not b.replaced_at.after(b.ttl + PROPAGATION).reached(now) for b in known)
+
+    return tuple(answer for answer in differing(track) if answer.authoritative or not rightly(answer))
 
 
 def settled(track: RecordTrack) -> bool:
@@ -306,6 +376,9 @@ def drift(record: Record, track: RecordTrack, active: str | None, now: Instant) 
         found.append(Sign("record-unownable", track.reading.unownable, alert=True))
     elif track.reading is not None and active is not None and not in_flight(track, record.wanted(active), now):
         found.extend(_misplacement(record, track.rrset, record.wanted(active)))
+    if track.failure is not None and (active is None or track.rrset != record.wanted(active)):
+        words = f"cannot be changed: {track.failure.removeprefix(f'{record.label}: ')}"
+        found.append(Sign("record-stuck", words, _lasted(track.failing_since, PROPAGATION, now)))
     if contested(track, now):
         words = "another hand changed it again after it was mended: left as it is for 15 minutes; end what does it"
         found.append(Sign("record-another-hand", words, alert=True))
@@ -338,8 +411,8 @@ def _told_otherwise(track: RecordTrack, now: Instant) -> list[Sign]:
                 f"the change was accepted {now.since(track.accepted_at):.0f} s ago, and is still not on every server"
             )
             found.append(Sign("record-pending", words, alert=True))
-    elif _lasted(track.wrong_since, PROPAGATION, now):
-        told = "; ".join(f"{answer.server} says {answer.rrset or 'no such name'}" for answer in differing(track)[:4])
+    elif _lasted(track.wrong_since, PROPAGATION, now) and overdue(track, now):
+        told = "; ".join(f"{a.server} says {a.rrset or 'no such name'}" for a in overdue(track, now)[:4])
         words = f"the provider holds {track.rrset or 'nothing'}, but {told}"
         found.append(Sign("servers-disagree", words, _lasted(track.wrong_since, STALLED, now)))
     shirking = lame(track)
@@ -370,16 +443,17 @@ def dump(track: RecordTrack) -> dict[str, Any]:
         "accepted_at": _pack(track.accepted_at),
         "insync_at": _pack(track.insync_at),
         "right_at": _pack(track.right_at),
-        "believed": [[_pack_set(b.rrset), b.ttl, _pack(b.replaced_at), _pack(b.gone_at)] for b in track.believed],
+        "believed": [_pack_belief(belief) for belief in track.believed],
+        "foreign": track.foreign,
+        "moved_in": track.moved_in,
         "reversals": [_pack(r) for r in track.reversals],
         "contested_until": _pack(track.contested_until),
     }
 
 
 def restore(document: Mapping[str, Any]) -> RecordTrack:
-    """The track that ``dump`` wrote; it does not count as tried."""
+    """The track that ``dump`` wrote; it does not count as tried. Raises KeyError, TypeError or ValueError."""
     sent = ((_unpack_set(rrset), _unpack(at), bool(answered)) for rrset, at, answered in document["sent"])
-    beliefs = ((_unpack_set(s), float(ttl), _unpack(at), _unpack(gone)) for s, ttl, at, gone in document["believed"])
     return RecordTrack(
         reading=RecordReading(_unpack_set(document["rrset"])) if document["known"] else None,
         sent=tuple(Sent(rrset, at, told) for rrset, at, told in sent if rrset is not None and at is not None),
@@ -387,10 +461,25 @@ def restore(document: Mapping[str, Any]) -> RecordTrack:
         accepted_at=_unpack(document["accepted_at"]),
         insync_at=_unpack(document["insync_at"]),
         right_at=_unpack(document["right_at"]),
-        believed=tuple(Belief(s, ttl, at, gone) for s, ttl, at, gone in beliefs if at is not None),
+        believed=tuple(_unpack_belief(packed) for packed in document["believed"]),
+        foreign=bool(document["foreign"]),
+        moved_in=int(document["moved_in"]),
         reversals=tuple(r for r in (_unpack(packed) for packed in document["reversals"]) if r is not None),
         contested_until=_unpack(document["contested_until"]),
     )
+
+
+def _pack_belief(belief: Belief) -> list[Any]:
+    dates = _pack(belief.replaced_at), _pack(belief.gone_at)
+    return [_pack_set(belief.rrset), belief.ttl, *dates, sorted(belief.told_by), belief.told]
+
+
+def _unpack_belief(packed: list[Any]) -> Belief:
+    rrset, ttl, replaced_at, gone_at, told_by, told = packed
+    at = _unpack(replaced_at)
+    if at is None:
+        raise ValueError("a belief without a date")
+    return Belief(_unpack_set(rrset), float(ttl), at, _unpack(gone_at), frozenset(map(str, told_by)), bool(told))
 
 
 def _pack_set(rrset: RRset | None) -> list[Any] | None:

@@ -14,6 +14,7 @@ from .board import ProxyTrack, View
 from .model import Admin, Assignment, Cause, Check, Drift, Gate, Health, Instant, Phase, Pool, Record, ServerView
 
 RELOAD_DOUBT = 3600.0  # seconds for which a reload without a known hard_stop_after is worth showing
+LEAST_WAKE = 0.01  # seconds; a rest that rounding leaves must not wake us again and again
 SERVE_BUDGET = 30.0  # seconds in which every reachable gate is to serve a promoted producer
 
 
@@ -79,7 +80,7 @@ class Situation:
     def wake_in(self, seconds: float) -> None:
         """Ask for a tick in so many seconds."""
         if seconds > 0:
-            self.wakes.append(self.now.mono + seconds)
+            self.wakes.append(self.now.mono + max(seconds, LEAST_WAKE))
 
     def alert(self, key: str, words: str) -> None:
         """Tell a person, once for as long as it stays the case."""
@@ -228,7 +229,7 @@ class Situation:
     def unservable(self, producer: str, *, voluntary: bool) -> str | None:
         """Why no gate could serve ``producer``, or None when one could (a voluntary move: no gate may doubt it)."""
         if self.pool.gateless:
-            return self._unpointable(voluntary)
+            return self._unpointable(producer, voluntary)
         answering = self.answering()
         if not answering:
             return "no proxy answers"
@@ -253,9 +254,11 @@ class Situation:
             return f"{record.label} {track.reading.unownable}"
         return None
 
-    def _unpointable(self, voluntary: bool) -> str | None:
-        """Why no record (a voluntary move: not every record) could be moved."""
-        lacks = [lack for record in self.pool.records if (lack := self._immovable(record)) is not None]
+    def _unpointable(self, producer: str, voluntary: bool) -> str | None:
+        """Why no record (a voluntary move: not every record) could be moved; one that is right need not be."""
+        there = self.serving(producer)
+        wrong = (record for record in self.pool.records if record.label not in there)
+        lacks = [lack for record in wrong if (lack := self._immovable(record)) is not None]
         if lacks and (voluntary or len(lacks) == len(self.pool.records)):
             return lacks[0]
         return None
@@ -265,12 +268,36 @@ class Situation:
         return tuple(r for r in self.movable() if self.view.records[r.label].rrset != r.wanted(producer))
 
     def disputed(self, record: Record) -> bool:
-        """Whether another hand keeps changing this record: then only a handover changes it."""
-        until = self.view.records[record.label].contested_until
+        """Whether another hand keeps changing this record: then only a handover changes it, once."""
+        track = self.view.records[record.label]
+        until = track.contested_until
+        if self.a is None or track.moved_in != self.a.generation:
+            return False
         if until is None or until.reached(self.now):
             return False
         self.wake_in(until.mono - self.now.mono)
         return True
+
+    def pointed_by_us(self, producer: str) -> bool:
+        """Whether we asked lately for a record to point there, and heard of no end."""
+        tracks = self.view.records
+        return any(
+            not sent.answered and sent.rrset == record.wanted(producer)
+            for record in self.pool.records
+            for sent in tracks[record.label].sent
+        )
+
+    def visited(self) -> tuple[str, ...]:
+        """Producers that are not active, and to which a record, or a server's answer, leads relays just now."""
+        a = self.a
+        if a is None or a.phase is not Phase.STEADY or a.active is None or not self.pool.gateless:
+            return ()
+        values: set[str] = set()
+        for record in self.pool.records:
+            track = self.view.records[record.label]
+            sets = [track.rrset, *(answer.rrset for answer in track.answers)] if track.current else []
+            values |= {value for rrset in sets if rrset is not None for value in rrset.values}
+        return tuple(p for p in self.pool.others(a.active) if any(r.targets[p] in values for r in self.pool.records))
 
     def signposted(self) -> str | None:
         """The producer at whom every record points that can be read; None when they differ or none can be."""

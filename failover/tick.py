@@ -17,6 +17,7 @@ from .model import (
     Drift,
     Event,
     EventKind,
+    Exposed,
     Held,
     Instant,
     Phase,
@@ -168,7 +169,10 @@ def _age(pool: Pool, view: View, a: Assignment | None, now: Instant, events: lis
         if n in view.tracks and health.fit_for(view.tracks[n], now) < pool.policy.fail_back_after
     )
     passed = tuple(p for p in a.passed_over if p.gate.proxy in view.proxies and not view.proxies[p.gate.proxy].answers)
-    exposed = tuple(e for e in a.exposed if _still_exposed(Situation(pool, view, a, now), e.producer))
+    s = Situation(pool, view, a, now)
+    exposed = tuple(e for e in a.exposed if _still_exposed(s, e.producer))
+    known = {e.producer for e in exposed}
+    exposed = (*exposed, *(Exposed(p, now) for p in s.visited() if p not in known))
     aged = replace(
         a,
         paused=paused,
@@ -190,7 +194,8 @@ def _still_exposed(s: Situation, producer: str) -> bool:
     if track is None or s.a is None or s.a.active == producer:
         return False
     gone = track.last is not None and track.last.refused and not s.view.isolated
-    return not gone or s.believed(producer) is not None
+    unknown = any(not track.tried for track in s.view.records.values())
+    return not gone or unknown or s.believed(producer) is not None
 
 
 def _unexpired(held: tuple[Held, ...], now: Instant) -> tuple[Held, ...]:

@@ -196,8 +196,10 @@ class Rfc2136Port:
         return await self._within(timeout, look)
 
     async def change(self, change: Change, timeout: float, still_valid: Callable[[], bool]) -> str | None:
-        """See RecordPort; always settled. What differs from ``expected`` in its TTL alone is swapped as well:
-        prerequisites of RFC 2136 do not compare TTLs.
+        """See RecordPort; always settled.
+
+        Prerequisites of RFC 2136 do not compare TTLs: a TTL that differs is a conflict if it is there when the name is
+        read right before, and swapped as well if it is set between that and the change.
         """
         if change.expected == change.wanted:
             return ""
@@ -285,7 +287,8 @@ class Rfc2136Port:
                 f"{self._where}: {self._record.name} was changed by another hand: it {reading.unownable}",
                 "remove what another hand has put there",
             )
-        if _content(held) != _content(expected):
+        ttl_apart = held is not None and expected is not None and held.ttl != expected.ttl
+        if _content(held) != _content(expected) or ttl_apart:  # prerequisites do not compare TTLs
             raise RecordConflict(
                 f"{self._where}: {self._record.name} was changed by another hand: it holds {held or 'nothing'}, "
                 f"and not {expected or 'nothing'}",

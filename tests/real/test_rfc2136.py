@@ -198,9 +198,13 @@ async def test_names_are_swapped_whatever_their_case(server: DnsServer) -> None:
     assert await read(record) == RecordReading(cname(HOME))
 
 
-async def test_another_ttl_alone_is_no_conflict(server: DnsServer) -> None:
+async def test_another_ttl_that_was_not_read_is_a_conflict_for_it_says_how_long_the_old_value_is_believed(
+    server: DnsServer,
+) -> None:
     put(server, a(MAIN, ttl=300))
-    assert await swap(record_at(server, MAIN, BACKUP), a(MAIN, ttl=60), a(BACKUP)) == ""
+    with pytest.raises(RecordConflict, match=r"it holds A 192\.0\.2\.10 \(TTL 300\), and not .* \(TTL 60\)"):
+        await swap(record_at(server, MAIN, BACKUP), a(MAIN, ttl=60), a(BACKUP))
+    assert await swap(record_at(server, MAIN, BACKUP), a(MAIN, ttl=300), a(BACKUP)) == ""
 
 
 async def test_the_name_is_never_seen_empty_while_it_is_swapped(server: DnsServer) -> None:

@@ -146,6 +146,7 @@ class Sign:
     rrset: RRset | None
     answers: bool = True  # its provider
     loses: bool = False  # changes are applied, and their answers lost
+    refuses: bool = False  # changes
     unownable: str | None = None
     servers: dict[str, RRset | None] = field(default_factory=dict)
     frozen: set[str] = field(default_factory=set)  # servers that go on saying what they say
@@ -209,6 +210,9 @@ class World:
                 self.board.post_silence(name, now, "no answer")
             else:
                 self.board.post_reading(name, self.reading(door), now)
+        a = self.assignment
+        steered = self.pool.mode == "act" and a is not None and not a.released and a.paused is None
+        self.board.steering = steered
         for label, sign in self.signs.items():
             if not sign.answers:
                 self.board.post_record_silence(label, now, "no answer")
@@ -284,11 +288,15 @@ class World:
             self.pointed.append((self.t, pointing))
             sign, change = self.signs[pointing.record], pointing.change
             self.board.post_pointed(pointing.record, change.wanted, instant(self.t))
-            if not sign.answers or sign.rrset != change.expected:
+            if not sign.answers or sign.refuses or sign.rrset != change.expected:
+                self.board.post_unsent(pointing.record, change.wanted)
+                self.board.post_point_failed(pointing.record, "refused", instant(self.t))
                 continue
             sign.rrset = change.wanted
             if not sign.loses:
-                self.board.post_accepted(pointing.record, change.wanted, "", instant(self.t))
+                self.board.post_accepted(
+                    pointing.record, change.wanted, "", instant(self.t), generation=pointing.generation
+                )
 
     def send(self, steps: tuple[Step, ...]) -> None:
         for step in steps:

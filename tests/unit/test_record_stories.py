@@ -359,3 +359,116 @@ def test_two_records_for_one_pool_both_move() -> None:
     w.run(200)
     assert {w.told("a.example.com."), w.told("b.example.com.")} == {"backup"}
     assert all(d.admin["backup"] is Admin.READY for d in w.doors.values())
+
+
+# ---------------------------------------------------------------- what a hard look found
+
+
+@pytest.mark.parametrize("gateless", [True, False])
+def test_a_change_that_is_always_refused_is_told_with_its_reason_and_alerted(gateless: bool) -> None:
+    w = World(make_gateless_pool() if gateless else make_pool(records=(NAME,)))
+    w.signs[NAME].refuses = True
+    w.run(100)
+    w.ask(Verb.SWITCHOVER, "backup", force=True)
+    w.run(300)
+    assert any(d.kind == "record-stuck" for o in w.outcomes for d in o.drift)
+    assert any("refused" in alert for alert in w.alerts)
+    w.signs[NAME].refuses = False
+    w.run(700)
+    assert w.told() == w.active
+    assert "record-stuck" not in drifts(w)
+
+
+def test_relays_that_another_hand_led_to_the_standby_are_told_of_after_it_was_mended() -> None:
+    w = World(make_gateless_pool())
+    w.run(100)
+    w.hold("backup")
+    w.run(300)
+    assert w.told() == "main"
+    assert [d.where for d in w.outcomes[-1].drift if d.kind == "exposed"] == ["backup"]
+
+
+def test_adopting_by_hand_keeps_who_is_exposed_and_adds_the_one_that_it_leaves() -> None:
+    w = World(make_gateless_pool())
+    w.run(100)
+    w.ask(Verb.RELEASE)
+    w.run(150)
+    w.hold("backup")
+    w.ask(Verb.ADOPT, "backup")
+    w.run(300)
+    assert w.assignment is not None
+    assert w.assignment.active == "backup"
+    assert [e.producer for e in w.assignment.exposed] == ["main"]
+
+
+def test_without_any_gate_nobody_is_followed_while_no_reference_answers() -> None:
+    w = World(make_gateless_pool())
+    w.run(100)
+    w.nodes["main"].up = False
+    w.run(120)
+    w.hold("backup")
+    w.reference_up = False
+    w.run(130)
+    w.reference_up = True
+    w.nodes["main"].up = True
+    w.run(200)
+    assert w.handovers() == []
+
+
+def test_a_handover_whose_first_change_fails_still_moves_a_contested_record() -> None:
+    w = World(make_pool(records=(NAME,)))
+    w.run(100)
+    for until in (190, 290):
+        w.hold("backup")
+        w.run(until)
+    assert "record-another-hand" in drifts(w)
+    w.hold("main")
+    w.signs[NAME].refuses = True
+    w.ask(Verb.SWITCHOVER, "backup")
+    w.run(320)
+    assert w.active == "backup"
+    w.signs[NAME].refuses = False
+    w.run(400)
+    assert w.told() == "backup"
+
+
+def test_a_switchover_under_pause_gets_its_record_too_when_the_provider_answers_again() -> None:
+    w = World(make_pool(records=(NAME,)))
+    w.put(paused=Held("", None, "tests", "op"))
+    w.signs[NAME].answers = False
+    w.run(100)
+    w.ask(Verb.SWITCHOVER, "backup")
+    w.run(200)
+    assert (w.active, w.told()) == ("backup", "main")
+    w.signs[NAME].answers = True
+    w.run(300)
+    assert w.told() == "backup"
+    w.hold("main")
+    w.run(500)
+    assert w.told() == "main"
+
+
+def test_what_an_operator_does_to_the_record_under_pause_is_not_held_against_anybody() -> None:
+    w = World(make_pool(records=(NAME,)))
+    w.run(100)
+    w.put(paused=Held("", None, "tests", "op"))
+    for until, who in ((200, "backup"), (300, "main"), (400, "backup")):
+        w.hold(who)
+        w.run(until)
+    w.put(paused=None)
+    w.run(500)
+    assert w.told() == "main"
+    assert "record-another-hand" not in drifts(w)
+
+
+def test_the_role_returns_to_where_a_silent_provider_was_last_read_pointing_when_the_target_dies() -> None:
+    w = World(make_gateless_pool())
+    w.run(100)
+    w.ask(Verb.SWITCHOVER, "backup")
+    w.signs[NAME].refuses = True
+    w.run(120)
+    w.signs[NAME].answers = False
+    w.nodes["backup"].up = False
+    w.run(600)
+    assert w.assignment is not None
+    assert (w.assignment.phase, w.active, w.told()) == (Phase.STEADY, "main", "main")

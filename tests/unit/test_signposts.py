@@ -36,6 +36,11 @@ def moved(at: float = 100.0) -> RecordTrack:
     return signposts.fold_accepted(track, BACKUP, "C1", instant(at))
 
 
+def mended(track: RecordTrack, at: float) -> RecordTrack:
+    """We have put main's value back."""
+    return signposts.fold_accepted(signposts.fold_sent(track, MAIN, instant(at)), MAIN, "", instant(at))
+
+
 def kinds(track: RecordTrack, at: float, active: str = "main") -> list[str]:
     return [sign.kind for sign in signposts.drift(RECORD, track, active, instant(at))]
 
@@ -139,13 +144,83 @@ def test_another_hand_right_after_an_accepted_change_is_drift_at_once() -> None:
 
 
 def test_the_second_reversal_within_an_hour_is_contested_for_a_quarter_of_one() -> None:
-    track = read(read(read(known(), FOREIGN, 100), MAIN, 160), FOREIGN, 3000)
+    track = read(mended(read(known(), FOREIGN, 100), 160), FOREIGN, 3000)
     assert signposts.contested(track, instant(3001))
     assert not signposts.contested(track, instant(3900))
-    again = read(read(track, MAIN, 3910), FOREIGN, 4000)
+    again = read(mended(track, 3910), FOREIGN, 4000)
     assert signposts.contested(again, instant(4001))
-    once = read(known(), FOREIGN, 100)
+    once = mended(read(known(), FOREIGN, 100), 160)
     assert not signposts.contested(read(once, FOREIGN, 5000), instant(5000))
+    unmended = read(read(known(), FOREIGN, 100), BACKUP, 160)
+    assert not signposts.contested(unmended, instant(161))
+
+
+def test_who_does_not_steer_holds_nothing_against_those_who_do() -> None:
+    track = known()
+    for at, rrset in ((100, BACKUP), (200, MAIN), (300, BACKUP)):
+        track = signposts.fold_reading(track, RecordReading(rrset), instant(at), steering=False)
+    assert (track.reversals, track.contested_until) == ((), None)
+
+
+def test_a_value_is_gone_only_when_every_server_that_said_it_has_said_otherwise() -> None:
+    track = say(known(), 90, MAIN, MAIN)
+    track = signposts.fold_accepted(signposts.fold_sent(track, BACKUP, instant(100)), BACKUP, "", instant(100))
+    silent = (DnsAnswer("ns0", True, BACKUP), DnsAnswer("ns1", True, None, Fault.SILENT, "no answer"))
+    track = signposts.fold_answers(track, silent, instant(130))
+    assert track.believed[0].gone_at is None
+    assert track.believed[0].told_by == {"ns1"}
+    assert say(track, 140, BACKUP, BACKUP).believed[0].gone_at == instant(140)
+    assert signposts.fold_answers(track, silent, instant(3701)).believed[0].gone_at == instant(3701)
+
+
+def test_a_server_that_is_heard_saying_something_old_makes_it_believed_again() -> None:
+    track = say(known(), 10, MAIN, BACKUP)
+    (belief,) = signposts.believed(track, instant(10))
+    assert belief.rrset == BACKUP
+    assert belief.told_by == {"ns1"}
+
+
+def test_where_no_server_can_be_asked_the_providers_word_ends_a_belief() -> None:
+    track = signposts.fold_settled(read(RecordTrack(), MAIN, 0), instant(0))
+    track = signposts.fold_accepted(signposts.fold_sent(track, BACKUP, instant(100)), BACKUP, "C1", instant(100))
+    track = signposts.fold_unseen(signposts.fold_settled(track, instant(130)), instant(200), "no servers found")
+    assert track.believed[0].gone_at == instant(190)
+
+
+def test_answers_from_before_a_change_that_is_under_way_prove_nothing() -> None:
+    track = moved()
+    track = signposts.fold_accepted(signposts.fold_sent(track, MAIN, instant(105)), MAIN, "C2", instant(105))
+    track = say(track, 106, MAIN, MAIN)
+    assert track.right_at is None
+    assert track.believed[-1].gone_at is None
+    assert say(signposts.fold_settled(track, instant(120)), 121, MAIN, MAIN).right_at == instant(121)
+
+
+def test_a_server_that_is_wrong_every_second_time_is_told() -> None:
+    track = known()
+    for number in range(8):
+        track = say(track, 30.0 * number, MAIN, BACKUP if number % 2 else MAIN)
+    assert kinds(track, 220) == ["servers-disagree"]
+
+
+def test_a_resolver_may_hold_the_old_value_for_its_ttl_and_no_longer() -> None:
+    record = replace(RECORD, ttl=300)
+    track = read(RecordTrack(), record.wanted("main"), 0)
+    track = signposts.fold_accepted(track, record.wanted("backup"), "", instant(100))
+    for at in (110, 300, 500):
+        track = say(track, at, replace(MAIN, ttl=100), authoritative=False)
+        signs = [s.kind for s in signposts.drift(record, track, "backup", instant(at))]
+        assert signs == ([] if at < 460 else ["servers-disagree"])
+
+
+def test_a_change_that_keeps_failing_is_shown_with_its_reason_and_alerted_after_a_minute() -> None:
+    track = signposts.fold_failed(known(), "bp.example.com.: denied", instant(100))
+    track = signposts.fold_failed(track, "bp.example.com.: denied still", instant(130))
+    assert [(s.kind, s.what, s.alert) for s in signposts.drift(RECORD, track, None, instant(140))] == [
+        ("record-stuck", "cannot be changed: denied still", False)
+    ]
+    assert signposts.drift(RECORD, track, None, instant(160))[0].alert
+    assert signposts.drift(RECORD, signposts.fold_accepted(track, BACKUP, "", instant(170)), None, instant(171)) == ()
 
 
 def test_what_changed_while_nobody_watched_is_not_held_against_anybody() -> None:
@@ -157,7 +232,7 @@ def test_what_changed_while_nobody_watched_is_not_held_against_anybody() -> None
 def test_everything_that_must_survive_a_restart_does() -> None:
     track = say(read(read(moved(), FOREIGN, 300), BACKUP, 360), 370, BACKUP, None)
     back = signposts.restore(json.loads(json.dumps(signposts.dump(track))))
-    for name in ("reading", "sent", "change_id", "accepted_at", "insync_at", "believed", "reversals"):
+    for name in ("reading", "sent", "change_id", "accepted_at", "insync_at", "believed", "reversals", "foreign"):
         assert getattr(back, name) == getattr(track, name), name
     assert signposts.restore(json.loads(json.dumps(signposts.dump(RecordTrack())))) == RecordTrack()
 
