@@ -611,9 +611,13 @@ class Controller:
         now = self._host.now()
         board = Board(pool, now, self._board.timers(now))
         board.take_over(self._board, now)
+        dropped = sorted({r.name for r in self.pool.records} - {r.name for r in pool.records})
         self.pool, self._board, self._keeper.settings = pool, board, pool.lease
         self._start_probes()
         self.say(Event(EventKind.CONFIG_RELOADED, now, "the configuration file was read again"))
+        for name in dropped:
+            words = f"{name} is no longer steered: it stays as it is, and relays that use it stay where it leads"
+            self.say(Event(EventKind.ALERT, now, words, detail={"alert": f"record-dropped:{name}"}))
 
     # ------------------------------------------------------------ saying
 

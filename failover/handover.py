@@ -241,7 +241,7 @@ def exposed(s: Situation, a: Assignment, target: str) -> tuple[Exposed, ...]:
     if not s.pool.gateless:
         return ()
     kept = tuple(e for e in a.exposed if e.producer not in (target, a.active))
-    left = a.active is not None and a.active != target
+    left = a.active is not None and a.active != target and s.reached(a.active)
     return (*kept, Exposed(a.active, s.now)) if left and a.active is not None else kept
 
 

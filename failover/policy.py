@@ -325,6 +325,12 @@ def drift(q: Asked) -> Verdict:
     if not closing and wanted and lacks and not pointing:
         return Verdict("waits", f"{active} is active; to open {wanted[0].gate} again it waits: {lacks[0]}")
     if not closing and not opening and not pointing:
+        left = [r.label for r in s.misplaced(active) if s.disputed(r)]
+        if left:
+            words = (
+                f"{', '.join(left)} is left to the other hand for a while: failover switchover --to {active} ends that"
+            )
+            return Verdict("disputed", f"{active} is active; {words}")
         return Verdict("steady", f"{active} is active; nothing to repair")
     steps = (*closing, *opening)
     names = ", ".join([*(f"{step.kind.value} {step.gate}" for step in steps), *map(str, pointing)])
@@ -445,7 +451,8 @@ def _heirs(s: Situation, active: str) -> tuple[tuple[str, ...], Cause | None, st
         return (), None, f"{active} is down; patience for another {left:.0f} s"
     heirs = s.heirs(s.pool.others(active))
     lack = f"{active} is down, and no other producer is up, uncordoned, unbarred{_visible(s)}"
-    unpointable = s.unservable(active, voluntary=False) if s.pool.gateless else None
+    lacks = [s.unservable(p, voluntary=False) for p in s.pool.others(active)] if s.pool.gateless else [None]
+    unpointable = None if None in lacks else lacks[0]
     if unpointable is not None:
         lack = f"{active} is down, but nobody can take over, for no record can be moved: {unpointable}"
     return heirs, Cause.FORCED, lack
@@ -514,8 +521,13 @@ def _switchover(s: Situation, request: Request) -> Verdict:
     until = None if request.seconds is None else s.now.after(request.seconds)
     pin = None if name == s.pool.preferred else Held(name, until, request.reason, request.by)
     if a.active == name and a.phase is Phase.STEADY:
-        done = Answer(request.id, RequestState.DONE, f"{name} is the active producer already")
-        return Verdict("already", f"{name} is active already", replace(a, pinned=pin), answer=done)
+        again = [record.label for record in s.misplaced(name)]
+        words = f"{name} is the active producer already"
+        if again:  # a generation of its own: whoever disputes the record is overruled once
+            words += f"; {', '.join(again)} is pointed to it again"
+            a = replace(a, generation=a.generation + 1, cause=Cause.BY_HAND, requested_by=request.by)
+        done = Answer(request.id, RequestState.DONE, words)
+        return Verdict("already", words, replace(a, pinned=pin), answer=done)
     why = _unwelcome(s, request, name)
     if why is not None:
         return _refused(request, why)

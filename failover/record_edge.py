@@ -13,7 +13,15 @@ from dataclasses import dataclass
 
 from . import signposts
 from .board import Board
-from .errors import RecordConflict, RecordError, RecordThrottled, RecordTimeout, RecordUnreachable, WorkerBusy
+from .errors import (
+    FailoverError,
+    RecordConflict,
+    RecordError,
+    RecordThrottled,
+    RecordTimeout,
+    RecordUnreachable,
+    WorkerBusy,
+)
 from .model import POINT, Event, EventKind, Instant, Pointing, RRset
 from .ports import Host, RecordPort, VerifyPort
 from .signposts import RecordTrack
@@ -21,7 +29,7 @@ from .signposts import RecordTrack
 GRACE = 1.0  # seconds beyond its timeout after which a port is given up on
 QUICK = 20.0  # so many times faster than its steady pace is a change followed at first
 SOONER = 6.0  # so many times faster is a provider asked again that did not answer
-PATIENT = 5.0  # so many times its steady pace is the longest pause before a change is tried again
+PATIENT = 1.0  # so many times its steady pace is the longest pause before a change is tried again
 MOST_DOUBLINGS = 10
 
 Key = tuple[str, RRset, int, int]
@@ -165,7 +173,7 @@ class RecordEdge:
             async with self._host.timeout(self._timeout + GRACE):
                 reading = await self._port.read(self._timeout)
         except (RecordError, WorkerBusy) as error:
-            self._missed(str(error))
+            self._missed(_with_mend(error))
             return
         except TimeoutError:
             self._missed(f"{self.name}: its provider did not answer within {self._timeout:g} s")
@@ -215,14 +223,14 @@ class RecordEdge:
             self._failed(order, "abandoned on the way; it may still take effect", "unknown")
             raise
         except RecordConflict as error:
-            self._failed(order, str(error), "conflict")
+            self._failed(order, _with_mend(error), "conflict")
         except RecordThrottled as error:
             self._failed(order, str(error), "throttled")
             return True  # asking once more would be in vain, too
         except (RecordUnreachable, WorkerBusy) as error:
-            self._failed(order, str(error), "unreachable")
+            self._failed(order, _with_mend(error), "unreachable")
         except RecordError as error:
-            self._failed(order, str(error), "refused")
+            self._failed(order, _with_mend(error), "refused")
         else:
             self._done(order, accepted)
             return True
@@ -306,6 +314,11 @@ class RecordEdge:
         if began is not None and now.since(began) < signposts.STALLED:
             return self._look_interval / QUICK
         return self._look_interval / 2
+
+
+def _with_mend(error: FailoverError) -> str:
+    """What is wrong and, where a person can do something, what."""
+    return f"{error}. Mend: {error.mend}" if error.mend and not error.mend.startswith("nothing") else str(error)
 
 
 def _key(pointing: Pointing) -> Key:

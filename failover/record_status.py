@@ -19,7 +19,7 @@ def document(record: Record, track: RecordTrack, wanted: RRset | None, now: Inst
     """What is known of the record. ``wanted`` is what it should hold; None: nobody can say."""
     reading, rrset = track.reading, track.rrset
     error = track.error if track.silent_since is not None else None if reading is None else reading.unownable
-    error = error or (track.failure if rrset != wanted else None)
+    failure = track.failure if rrset != wanted else None
     pending = pending_since(track, wanted, now)
     return {
         "name": record.label,
@@ -29,6 +29,7 @@ def document(record: Record, track: RecordTrack, wanted: RRset | None, now: Inst
         "wanted": _values(wanted),
         "in_sync": in_sync(track, wanted),
         "error": None if error is None else error.removeprefix(f"{record.label}: "),
+        "failure": None if failure is None else failure.removeprefix(f"{record.label}: "),
         "pending_since": _iso(pending),
         "pending_seconds": None if pending is None else round(now.since(pending), 1),
         "accepted_at": _iso(track.accepted_at),

@@ -234,9 +234,10 @@ def _aged(track: RecordTrack, belief: Belief, good: tuple[DnsAnswer, ...], at: I
     if not saying and at.since(belief.replaced_at) >= SILENT_FOR:
         told_by = frozenset()
     told = belief.told or bool(told_by)
-    gone_at = None if told_by else belief.gone_at
-    if not told_by and gone_at is None:
-        if good and (told or track.change_id is None):
+    under_way = track.change_id is not None  # servers that we cannot see may still say it
+    gone_at = None if told_by or under_way else belief.gone_at
+    if not told_by and not under_way and gone_at is None:
+        if good:
             gone_at = at
         elif not good and track.insync_at is not None and at.since(track.insync_at) >= PROPAGATION:
             gone_at = track.insync_at.after(PROPAGATION)
@@ -380,7 +381,10 @@ def drift(record: Record, track: RecordTrack, active: str | None, now: Instant) 
         words = f"cannot be changed: {track.failure.removeprefix(f'{record.label}: ')}"
         found.append(Sign("record-stuck", words, _lasted(track.failing_since, PROPAGATION, now)))
     if contested(track, now):
-        words = "another hand changed it again after it was mended: left as it is for 15 minutes; end what does it"
+        words = (
+            "another hand changed it again after it was mended: left as it is for 15 minutes; end what does it, or say "
+        )
+        words += "again where it is to point (failover switchover --to the active one)"
         found.append(Sign("record-another-hand", words, alert=True))
     found.extend(_told_otherwise(track, now))
     return tuple(found)

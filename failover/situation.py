@@ -11,6 +11,7 @@ from enum import StrEnum
 
 from . import health, signposts
 from .board import ProxyTrack, View
+from .journal import iso
 from .model import Admin, Assignment, Cause, Check, Drift, Gate, Health, Instant, Phase, Pool, Record, ServerView
 
 RELOAD_DOUBT = 3600.0  # seconds for which a reload without a known hard_stop_after is worth showing
@@ -249,7 +250,9 @@ class Situation:
     def _immovable(self, record: Record) -> str | None:
         track = self.view.records[record.label]
         if not track.answers_now:
-            return f"{record.label}: {track.error or 'its provider was not read yet'}"
+            return (
+                f"{record.label}: {(track.error or 'its provider was not read yet').removeprefix(f'{record.label}: ')}"
+            )
         if track.reading is not None and track.reading.unownable is not None:
             return f"{record.label} {track.reading.unownable}"
         return None
@@ -292,12 +295,19 @@ class Situation:
         a = self.a
         if a is None or a.phase is not Phase.STEADY or a.active is None or not self.pool.gateless:
             return ()
+        if self.down(a.active):  # whoever they lead to is about to be followed
+            return ()
         values: set[str] = set()
         for record in self.pool.records:
             track = self.view.records[record.label]
             sets = [track.rrset, *(answer.rrset for answer in track.answers)] if track.current else []
             values |= {value for rrset in sets if rrset is not None for value in rrset.values}
         return tuple(p for p in self.pool.others(a.active) if any(r.targets[p] in values for r in self.pool.records))
+
+    def reached(self, producer: str) -> bool:
+        """Whether relays may have been led to the producer, as far as we know."""
+        unknown = any(not track.tried for track in self.view.records.values())
+        return unknown or self.believed(producer) is not None or self.pointed_by_us(producer)
 
     def signposted(self) -> str | None:
         """The producer at whom every record points that can be read; None when they differ or none can be."""
@@ -550,15 +560,21 @@ class Situation:
         return found
 
     def _exposure(self, producer: str) -> str:
+        until = self.believed(producer)
+        looked_up = until is not None and self.a is not None and not until.reached(self.now)
+        when = f"until {iso(until.utc)}" if until is not None and looked_up else "for longer than a ping interval"
         last = self.view.tracks[producer].last
         if last is not None and last.refused:
             return (
-                f"{producer}'s node is gone, and with it every session; "
-                "but relays may still look its old address up, and connect when it is back"
+                f"{producer}'s node is gone, and with it every session; but relays may still look its old address up: "
+                f"keep it stopped {when}, or they connect to it when it is back"
             )
+        rest = "stop its node for longer than a ping interval (that is seen here), and restart relays that stick to it"
+        if looked_up:
+            rest = f"nobody looks it up any more after {when.removeprefix('until ')}: then {rest}"
         return (
-            f"{producer} is {self.health(producer).value}, and relays that connected to it may stay with it: "
-            "nothing shuts it out. Restart its node (that is seen here), and relays that stick to it"
+            f"{producer} is {self.health(producer).value}, and relays that connected to it may stay with it, "
+            f"for nothing shuts it out: {rest}"
         )
 
     def _record_drift(self, record: Record) -> list[tuple[str, str]]:

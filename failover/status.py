@@ -449,9 +449,11 @@ def _record_state(record: Mapping[str, Any]) -> str:
     if record["readable"] is None:
         return "not read yet"
     if not record["readable"]:
-        return f"silent; shown is what it last said{': ' + record['error'] if record['error'] else ''}"
+        return "silent; shown is what it last said"
     if record["error"]:
         return f"not ours to change: {record['error']}"
+    if record["failure"]:
+        return "cannot be changed"
     if record["pending_seconds"] is not None:
         return f"pending for {span(record['pending_seconds'])}"
     if record["contested_until"]:

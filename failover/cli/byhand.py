@@ -224,7 +224,7 @@ def _route53(record: Record, zone: Route53Zone, before: RRset | None, wanted: RR
         for option, value in (("--profile", zone.profile), ("--endpoint-url", zone.endpoint_url))
         if value is not None
     )
-    call = f"aws{options} route53"
+    call = f"aws --region us-east-1{options} route53"
     listed = shlex.quote(f"ResourceRecordSets[?Name=='{record.name}']")
     start = f"--start-record-name {shlex.quote(record.name)} --max-items 20"
     yield f"{call} list-resource-record-sets --hosted-zone-id {zone.zone} {start} --query {listed}"

@@ -55,7 +55,9 @@ def _of_file(warning: Finding) -> Found:
 
     place = f"{warning.key}: " if warning.key else ""
     line = f" (line {warning.line})" if warning.line is not None else ""
-    return Found(Severity.WARNING, "file", f"{place}{warning.problem}{line}", warning.mend)
+    # What a pool without any gate cannot promise is said each time, and is no fault of the file.
+    severity = Severity.NOTE if warning.key == "fence.require" else Severity.WARNING
+    return Found(severity, "file", f"{place}{warning.problem}{line}", warning.mend)
 
 
 def _listen(pool: Pool) -> list[Found]:

@@ -139,6 +139,8 @@ def _next(doc: status.Document) -> list[str]:
     if doc["released"]:
         return ["Next: nothing; it is released. failover resume steers again."]
     if doc["phase"] not in (None, "steady"):
+        if doc["fence"] == "none":
+            return [f"Next: a record is pointed to {doc['target']}."]
         return [f"Next: {doc['target']} is let in once everyone else is confirmed closed."]
     return ["Next: nothing, as long as nothing changes."]
 
@@ -176,6 +178,8 @@ def _points(record: Mapping[str, Any]) -> str:
     held = f"points to {status.pointed(record)}, TTL {record['ttl']}" if value else "holds nothing"
     if record["error"]:
         return f"is not ours to change: {record['error']}"
+    if record["failure"]:
+        return f"{held}, and cannot be changed: {record['failure']}"
     if record["in_sync"]:
         return f"{held}, as it should{_accepted(record)}"
     wanted = ", ".join(record["wanted"])

@@ -87,7 +87,7 @@ class Call:
         """The error for a call without an answer, by what it may have done."""
         if self.change and self.stage is Stage.SENT:
             return RecordTimeout(f"{words}: whether the change was made is unknown", mend)
-        return RecordUnreachable(f"{words}; nothing was changed", mend)
+        return RecordUnreachable(words if self._still_valid is None else f"{words}; nothing was changed", mend)
 
     def _go_on(self) -> None:
         if self._given_up:

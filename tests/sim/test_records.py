@@ -236,7 +236,7 @@ def test_what_relays_may_believe_survives_a_restart(tmp_path: Path) -> None:
         core.start(name="two")
         await core.until(lambda: core.steady("backup"))
         assert core.controller.report().view.records[NAME].believed == before
-        await core.host.sleep(1000)
+        await core.host.sleep(1100)
         assert core.controller.report().view.records[NAME].believed == ()
         await core.leave()
 

@@ -104,11 +104,14 @@ def test_route_53_swaps_the_old_value_for_the_new_one_in_one_batch() -> None:
 def test_one_looks_before_the_change_and_waits_for_insync_after_it() -> None:
     text = printed(pool_with(Route53Zone("Z1", "the profile", "http://127.0.0.1:4000")))
     found = calls(text)
-    assert [call[6] for call in found] == ["list-resource-record-sets", "change-resource-record-sets", "wait"]
-    assert all(call[:6] == ["aws", "--profile", "the profile", *found[0][3:5], "route53"] for call in found)
-    assert found[0][3:5] == ["--endpoint-url", "http://127.0.0.1:4000"]
+    assert [call[8] for call in found] == ["list-resource-record-sets", "change-resource-record-sets", "wait"]
+    assert all(
+        call[:8] == ["aws", "--region", "us-east-1", "--profile", "the profile", *found[0][5:7], "route53"]
+        for call in found
+    )
+    assert found[0][5:7] == ["--endpoint-url", "http://127.0.0.1:4000"]
     assert value_of(found[0], "--query") == f"ResourceRecordSets[?Name=='{NAME}']"
-    assert found[2][7] == "resource-record-sets-changed"
+    assert found[2][9] == "resource-record-sets-changed"
 
 
 def test_what_was_last_seen_is_what_is_deleted() -> None:

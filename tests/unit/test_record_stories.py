@@ -472,3 +472,38 @@ def test_the_role_returns_to_where_a_silent_provider_was_last_read_pointing_when
     w.run(600)
     assert w.assignment is not None
     assert (w.assignment.phase, w.active, w.told()) == (Phase.STEADY, "main", "main")
+
+
+def test_a_switchover_to_the_active_points_a_disputed_record_to_it_at_once() -> None:
+    w = World(make_gateless_pool())
+    w.run(100)
+    for until in (190, 290):
+        w.signs[NAME].rrset = RRset(RecordType.A, ("198.51.100.7",), 60)
+        w.run(until)
+    assert "failover switchover --to main" in w.outcomes[-1].decision.verdict.reason
+    asked = w.ask(Verb.SWITCHOVER, "main")
+    w.run(330)
+    assert w.answers[asked][0] == "done"
+    assert (w.active, w.told()) == ("main", "main")
+
+
+def test_who_was_never_pointed_to_is_not_exposed_by_a_failover_that_did_not_come_about() -> None:
+    w = World(make_gateless_pool())
+    w.signs[NAME].refuses = True
+    w.run(100)
+    w.ask(Verb.SWITCHOVER, "backup", force=True)
+    w.run(300)
+    assert w.assignment is not None
+    assert (w.assignment.active, w.told()) == ("main", "main")
+    assert w.assignment.exposed == ()
+
+
+def test_the_exposed_are_said_to_be_kept_stopped_until_nobody_looks_them_up() -> None:
+    w = World(make_gateless_pool())
+    w.run(1000, {100: lambda: setattr(w.nodes["main"], "up", False)})
+    what = next(d.what for d in w.outcomes[-1].drift if d.kind == "exposed")
+    assert "keep it stopped until 2023-11-14T22:" in what
+    w.nodes["main"].up = True
+    w.run(1100)
+    what = next(d.what for d in w.outcomes[-1].drift if d.kind == "exposed")
+    assert "nobody looks it up any more after 2023-11-14T22:" in what

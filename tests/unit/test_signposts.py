@@ -50,7 +50,8 @@ def test_an_old_value_is_believed_for_its_ttl_and_the_nodes_own_delay_once_no_se
     (belief,) = track.believed
     assert belief.gone_at is None
     assert belief.at_worst_until(instant(200)) == instant(200 + 60 + 900)  # counted from now: a server still says it
-    track = say(track, 130, BACKUP, BACKUP)
+    assert say(track, 130, BACKUP, BACKUP).believed[0].gone_at is None  # not INSYNC: others may still say it
+    track = say(signposts.fold_settled(track, instant(130)), 130, BACKUP, BACKUP)
     (belief,) = track.believed
     assert belief.usually_until(instant(500)) == instant(130 + 60 + 60)
     assert belief.at_worst_until(instant(500)) == instant(130 + 60 + 900)
@@ -59,7 +60,8 @@ def test_an_old_value_is_believed_for_its_ttl_and_the_nodes_own_delay_once_no_se
 
 
 def test_a_server_that_falls_back_to_the_old_value_prolongs_the_belief() -> None:
-    track = say(say(moved(), 130, BACKUP, BACKUP), 200, BACKUP, MAIN)
+    track = signposts.fold_settled(moved(), instant(120))
+    track = say(say(track, 130, BACKUP, BACKUP), 200, BACKUP, MAIN)
     assert track.believed[0].gone_at is None
     assert track.right_at is None
     assert say(track, 260, BACKUP, BACKUP).believed[0].gone_at == instant(260)

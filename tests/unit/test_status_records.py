@@ -22,7 +22,16 @@ NAME = "bp.example.com."
 MAIN, BACKUP = "203.0.113.10", "203.0.113.20"
 RECORD = {
     *("name", "readable", "points_to", "provider_value", "ttl", "wanted", "in_sync", "error", "pending_since"),
-    *("pending_seconds", "accepted_at", "insync_at", "verified_at", "verify_error", "contested_until", "answers"),
+    *(
+        "pending_seconds",
+        "accepted_at",
+        "insync_at",
+        "verified_at",
+        "verify_error",
+        "failure",
+        "contested_until",
+        "answers",
+    ),
     "believed",
 }
 ANSWER = {"server", "authoritative", "points_to", "value", "ttl", "agrees", "fault", "error"}
@@ -210,7 +219,7 @@ def test_a_silent_provider_leaves_what_it_last_said_and_claims_no_more() -> None
         *(False, "main", None),
         "no answer",
     )
-    assert row(world)[-1] == "silent; shown is what it last said: no answer"
+    assert row(world)[-1] == "silent; shown is what it last said"
     assert f"{NAME} cannot be read (no answer); the last that is known is {MAIN}." in sentences(world)
 
 
