@@ -37,6 +37,7 @@ from .model import (
     Record,
     Request,
     RequestState,
+    Route53Zone,
     Step,
     StepKind,
 )
@@ -247,7 +248,8 @@ class Controller:
         port, verifier = self._make_record_ports(record)
         pool = self.pool
         pace = pool.health.interval * PINGS_PER_RECORD
-        shared = sum(1 for other in pool.records if type(other.provider) is type(record.provider))
+        metered = isinstance(record.provider, Route53Zone)
+        shared = sum(isinstance(other.provider, Route53Zone) for other in pool.records) if metered else 1
         return RecordEdge(
             record.label,
             port,

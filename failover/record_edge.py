@@ -93,7 +93,7 @@ class RecordEdge:
         self._held: dict[Key, tuple[int, float]] = {}  # how often in vain, and until when it is held back
         self._read_due = 0.0  # on the monotonic clock, as the next
         self._settle_due = 0.0
-        self._settle_pace = interval / QUICK  # seconds from one question to the next
+        self._settle_pace = look_interval / QUICK  # seconds from one question to the next
 
     # ------------------------------------------------------------ from the controller
 
@@ -188,7 +188,7 @@ class RecordEdge:
         now = self._host.now()
         self._board.post_record_silence(self.name, now, error)
         doublings = min(self._track.misses - 1, MOST_DOUBLINGS)
-        self._read_due = now.mono + min(self._interval, self._interval / SOONER * 2**doublings)
+        self._read_due = now.mono + min(self._interval, self._look_interval / SOONER * 2**doublings)
 
     async def _settle(self, change_id: str) -> None:
         """Ask whether the change is everywhere: quickly at first, then ever more seldom."""
@@ -203,7 +203,7 @@ class RecordEdge:
             self._board.post_settled(self.name, now)
             self._look_wake.set()
             return
-        self._settle_pace = min(self._interval, self._settle_pace * 1.3)
+        self._settle_pace = min(self._look_interval, self._settle_pace * 1.3)
         self._settle_due = now.mono + self._settle_pace
 
     # ------------------------------------------------------------ changes
@@ -244,7 +244,7 @@ class RecordEdge:
             return
         self._held.pop(_key(pointing), None)
         self._board.post_accepted(self.name, pointing.change.wanted, accepted, now, generation=pointing.generation)
-        self._settle_pace = self._interval / QUICK
+        self._settle_pace = self._look_interval / QUICK
         self._settle_due = now.mono + self._settle_pace
         self._read_due = now.mono + self._interval
         self._look_wake.set()

@@ -47,7 +47,6 @@ class Belief:
     replaced_at: Instant
     gone_at: Instant | None = None
     told_by: frozenset[str] = frozenset()
-    told: bool = False  # by any server, ever
 
     def usually_until(self, now: Instant) -> Instant:
         """Until when most relays may hold it; counted from now on while a server still says it."""
@@ -216,7 +215,7 @@ def _heard(track: RecordTrack, good: tuple[DnsAnswer, ...], at: Instant) -> tupl
         longer = answer.rrset is not None and track.rrset is not None and answer.rrset.ttl > track.rrset.ttl
         if not known and (longer or not _same(answer.rrset, track.rrset)):
             ttl = NO_NAME_TTL if answer.rrset is None else float(answer.rrset.ttl)
-            believed.append(Belief(answer.rrset, ttl, at, told_by=frozenset({answer.server}), told=True))
+            believed.append(Belief(answer.rrset, ttl, at, told_by=frozenset({answer.server})))
     return tuple(believed)
 
 
@@ -233,15 +232,14 @@ def _aged(track: RecordTrack, belief: Belief, good: tuple[DnsAnswer, ...], at: I
     told_by = (belief.told_by - {answer.server for answer in good}) | {answer.server for answer in saying}
     if not saying and at.since(belief.replaced_at) >= SILENT_FOR:
         told_by = frozenset()
-    told = belief.told or bool(told_by)
     under_way = track.change_id is not None  # servers that we cannot see may still say it
     gone_at = None if told_by or under_way else belief.gone_at
     if not told_by and not under_way and gone_at is None:
         if good:
             gone_at = at
-        elif not good and track.insync_at is not None and at.since(track.insync_at) >= PROPAGATION:
+        elif track.insync_at is not None and at.since(track.insync_at) >= PROPAGATION:
             gone_at = track.insync_at.after(PROPAGATION)
-    return replace(belief, ttl=ttl, told_by=told_by, told=told, gone_at=gone_at)
+    return replace(belief, ttl=ttl, told_by=told_by, gone_at=gone_at)
 
 
 def fold_unseen(track: RecordTrack, at: Instant, error: str) -> RecordTrack:
@@ -265,7 +263,7 @@ def _superseded(track: RecordTrack, at: Instant) -> RecordTrack:
             ttl = max(ttl, belief.ttl)
     others = tuple(belief for belief in track.believed if not _same(belief.rrset, before))
     saying = frozenset(a.server for a in track.answers if a.fault is None and _same(a.rrset, before))
-    believed = _unforgotten((*others, Belief(before, ttl, at, told_by=saying, told=bool(saying))), at)
+    believed = _unforgotten((*others, Belief(before, ttl, at, told_by=saying)), at)
     return replace(
         track, believed=believed, right_at=None, wrong_since=None, change_id=None, accepted_at=None, insync_at=None
     )
@@ -475,15 +473,15 @@ def restore(document: Mapping[str, Any]) -> RecordTrack:
 
 def _pack_belief(belief: Belief) -> list[Any]:
     dates = _pack(belief.replaced_at), _pack(belief.gone_at)
-    return [_pack_set(belief.rrset), belief.ttl, *dates, sorted(belief.told_by), belief.told]
+    return [_pack_set(belief.rrset), belief.ttl, *dates, sorted(belief.told_by)]
 
 
 def _unpack_belief(packed: list[Any]) -> Belief:
-    rrset, ttl, replaced_at, gone_at, told_by, told = packed
+    rrset, ttl, replaced_at, gone_at, told_by = packed
     at = _unpack(replaced_at)
     if at is None:
         raise ValueError("a belief without a date")
-    return Belief(_unpack_set(rrset), float(ttl), at, _unpack(gone_at), frozenset(map(str, told_by)), bool(told))
+    return Belief(_unpack_set(rrset), float(ttl), at, _unpack(gone_at), frozenset(map(str, told_by)))
 
 
 def _pack_set(rrset: RRset | None) -> list[Any] | None:

@@ -169,10 +169,6 @@ def _age(pool: Pool, view: View, a: Assignment | None, now: Instant, events: lis
         if n in view.tracks and health.fit_for(view.tracks[n], now) < pool.policy.fail_back_after
     )
     passed = tuple(p for p in a.passed_over if p.gate.proxy in view.proxies and not view.proxies[p.gate.proxy].answers)
-    s = Situation(pool, view, a, now)
-    exposed = tuple(e for e in a.exposed if _still_exposed(s, e.producer))
-    known = {e.producer for e in exposed}
-    exposed = (*exposed, *(Exposed(p, now) for p in s.visited() if p not in known))
     aged = replace(
         a,
         paused=paused,
@@ -183,9 +179,18 @@ def _age(pool: Pool, view: View, a: Assignment | None, now: Instant, events: lis
         passed_over=passed,
         handed_back=settled,
         seen=seen,
-        exposed=exposed,
+        exposed=_exposed(Situation(pool, view, a, now)) if pool.gateless else (),
     )
     return a if aged == a else aged
+
+
+def _exposed(s: Situation) -> tuple[Exposed, ...]:
+    """Who may still be reached, and who relays are being led to."""
+    if s.a is None:
+        return ()
+    kept = tuple(e for e in s.a.exposed if _still_exposed(s, e.producer))
+    known = {e.producer for e in kept}
+    return (*kept, *(Exposed(p, s.now) for p in s.visited() if p not in known))
 
 
 def _still_exposed(s: Situation, producer: str) -> bool:
@@ -194,8 +199,7 @@ def _still_exposed(s: Situation, producer: str) -> bool:
     if track is None or s.a is None or s.a.active == producer:
         return False
     gone = track.last is not None and track.last.refused and not s.view.isolated
-    unknown = any(not track.tried for track in s.view.records.values())
-    return not gone or unknown or s.believed(producer) is not None
+    return not gone or s.reached(producer)
 
 
 def _unexpired(held: tuple[Held, ...], now: Instant) -> tuple[Held, ...]:

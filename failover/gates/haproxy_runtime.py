@@ -7,18 +7,17 @@ follows share it. Plain text only: ``stats socket ... ssl`` is accepted by HAPro
 from __future__ import annotations
 
 import asyncio
-import ipaddress
-import socket
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TypeVar
 
-from failover.errors import GateRefused, GateTimeout, GateUnreachable, WorkerBusy
+from failover.dial import Dial
+from failover.errors import GateRefused, GateTimeout, GateUnreachable
 from failover.gates import haproxy_answers as answers
-from failover.model import Address, Proxy, ProxyReading, StepKind
-from failover.ports import Host, Worker
+from failover.model import Proxy, ProxyReading, StepKind
+from failover.ports import Host
 
 R = TypeVar("R")
 
@@ -59,7 +58,7 @@ class RuntimePort:
         self._target = proxy.socket
         self._host = host
         self._process: str | None = None  # of the last reading
-        self._names: Worker | None = None
+        self._dial = Dial(proxy.name, host)
 
     async def read(self, timeout: float) -> ProxyReading:
         """See ProxyPort. A connection that still reached an old worker reads as ``stopping``."""
@@ -118,9 +117,7 @@ class RuntimePort:
 
     async def close(self) -> None:
         """See ProxyPort."""
-        if self._names is not None:
-            self._names.close()
-            self._names = None
+        self._dial.close()
 
     async def _within(self, timeout: float, call: Callable[[_Progress], Awaitable[R]], *, change: bool) -> R:
         """Run ``call`` under one deadline, and say what went wrong by how far it came."""
@@ -177,31 +174,7 @@ class RuntimePort:
     async def _open(self, timeout: float) -> tuple[asyncio.StreamReader, asyncio.StreamWriter]:
         if isinstance(self._target, Path):
             return await asyncio.open_unix_connection(self._target, limit=MAX_ANSWER)
-        last: OSError | None = None
-        for host in await self._resolve(self._target, timeout):
-            try:
-                return await asyncio.open_connection(host, self._target.port, limit=MAX_ANSWER)
-            except OSError as error:
-                last = error
-        raise last or OSError(f"no address for {self._target.host}")
-
-    async def _resolve(self, target: Address, timeout: float) -> list[str]:
-        """Literal addresses as they are; names in a thread of their own, since a resolver may hang."""
-        try:
-            ipaddress.ip_address(target.host.partition("%")[0])
-        except ValueError:
-            pass
-        else:
-            return [target.host]
-        if self._names is None:
-            self._names = self._host.worker(f"{self._proxy.name} name")
-        try:
-            found = await self._names.call(
-                lambda: socket.getaddrinfo(target.host, target.port, type=socket.SOCK_STREAM), timeout
-            )
-        except WorkerBusy as error:
-            raise OSError(f"the resolver still hangs on {target.host}") from error
-        return [str(address[0]) for *_, address in found]
+        return await self._dial.open(self._target, timeout, MAX_ANSWER)
 
 
 def same_process(proxy: Proxy, seen: str | None, identity: answers.Identity) -> None:

@@ -50,7 +50,7 @@ PORT_ATTEMPTS = 50
 # Route 53's client must find credentials, and must find them here: anywhere else it would ask the network.
 ENVIRONMENT: Mapping[str, str] = MappingProxyType(
     {
-        "AWS_ACCESS_KEY_ID": "AKIAOFTHELABONLY",
+        "AWS_ACCESS_KEY_ID": "the-lab",
         "AWS_SECRET_ACCESS_KEY": "of-the-lab-only",
         "AWS_EC2_METADATA_DISABLED": "true",
         "AWS_CONFIG_FILE": "/dev/null",

@@ -5,7 +5,9 @@ Waits are bounded. A child is only ever signalled while it is ours and not yet r
 
 from __future__ import annotations
 
+import argparse
 import ctypes
+import math
 import os
 import shutil
 import signal
@@ -48,6 +50,16 @@ def haproxy_that_ends_with_us(folder: Path) -> str:
     script.write_text('#!/bin/sh\nexec setpriv --pdeathsig TERM haproxy "$@"\n', encoding="utf-8")
     script.chmod(0o700)
     return str(script)
+
+
+def given(parser: argparse.ArgumentParser, argv: Sequence[str] | None) -> argparse.Namespace:
+    """What a process was started with: ``--scale`` is above 0, and it ends with its ``--parent`` from now on."""
+    found = parser.parse_args(argv)
+    if not (math.isfinite(found.scale) and found.scale > 0):
+        parser.error(f"--scale {found.scale}: give a number above 0")
+    if found.parent is not None:
+        end_with_parent(found.parent)
+    return found
 
 
 class Child:

@@ -16,7 +16,6 @@ import argparse
 import asyncio
 import hashlib
 import ipaddress
-import math
 import signal
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -406,15 +405,11 @@ async def run(settings: RelaySettings) -> None:
 def main(argv: Sequence[str] | None = None, prog: str | None = None) -> int:
     """The process's exit status."""
     parser = arguments(prog)
-    given = parser.parse_args(argv)
-    if not (math.isfinite(given.scale) and given.scale > 0):
-        parser.error(f"--scale {given.scale}: give a number above 0")
+    given = process.given(parser, argv)
     if not given.target and not given.name_target:
         parser.error("nobody to dial: give --target or --name-target")
     if given.name_target and given.resolver is None:
         parser.error("--name-target: give a --resolver too")
-    if given.parent is not None:
-        process.end_with_parent(given.parent)
     settings = RelaySettings(
         given.name,
         tuple(given.target),

@@ -558,12 +558,7 @@ async def run(given: argparse.Namespace) -> None:
 
 def main(argv: Sequence[str] | None = None, prog: str | None = None) -> int:
     """The process's exit status."""
-    parser = arguments(prog)
-    given = parser.parse_args(argv)
-    if not (math.isfinite(given.scale) and given.scale > 0):
-        parser.error(f"--scale {given.scale}: give a number above 0")
-    if given.parent is not None:
-        process.end_with_parent(given.parent)
+    given = process.given(arguments(prog), argv)
     try:
         asyncio.run(run(given))
     except LabError as error:

@@ -19,7 +19,6 @@ from __future__ import annotations
 import asyncio
 import base64
 import ipaddress
-import socket
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
@@ -37,16 +36,16 @@ import dns.rrset
 import dns.tsig
 import dns.update
 
+from failover.dial import Dial
 from failover.errors import (
     RecordConflict,
     RecordError,
     RecordRefused,
     RecordTimeout,
     RecordUnreachable,
-    WorkerBusy,
 )
-from failover.model import Address, Change, Instant, Record, RecordReading, RecordType, Rfc2136Zone, RRset
-from failover.ports import Host, Worker
+from failover.model import Change, Instant, Record, RecordReading, RecordType, Rfc2136Zone, RRset
+from failover.ports import Host
 
 R = TypeVar("R")
 
@@ -184,7 +183,7 @@ class Rfc2136Port:
         # A question for any of them finds a CNAME as well.
         addresses = (dns.rdatatype.A, dns.rdatatype.AAAA)
         self._asked = (*addresses, *_BESIDE) if self._cname else tuple(self._types)
-        self._names: Worker | None = None
+        self._dial = Dial(record.label, host)
 
     async def read(self, timeout: float) -> RecordReading:
         """See RecordPort."""
@@ -224,9 +223,7 @@ class Rfc2136Port:
 
     async def close(self) -> None:
         """See RecordPort."""
-        if self._names is not None:
-            self._names.close()
-            self._names = None
+        self._dial.close()
 
     # ------------------------------------------------------------ what is asked and told
 
@@ -442,40 +439,12 @@ class Rfc2136Port:
     @asynccontextmanager
     async def _connected(self, progress: _Progress, timeout: float) -> AsyncIterator[_Line]:
         key = _key(self._provider, self._where)
-        reader, writer = await self._open(timeout)
+        reader, writer = await self._dial.open(self._provider.server, timeout)
         try:
             progress.connected = True
             yield _Line(reader, writer, key, self._host.now)
         finally:
             writer.transport.abort()  # close() would wait for a peer that hangs
-
-    async def _open(self, timeout: float) -> tuple[asyncio.StreamReader, asyncio.StreamWriter]:
-        server = self._provider.server
-        last: OSError | None = None
-        for host in await self._resolve(server, timeout):
-            try:
-                return await asyncio.open_connection(host, server.port)
-            except OSError as error:
-                last = error
-        raise last or OSError(f"no address for {server.host}")
-
-    async def _resolve(self, target: Address, timeout: float) -> list[str]:
-        """Literal addresses as they are; names in a thread of their own, since a resolver may hang."""
-        try:
-            ipaddress.ip_address(target.host.partition("%")[0])
-        except ValueError:
-            pass
-        else:
-            return [target.host]
-        if self._names is None:
-            self._names = self._host.worker(f"{self._record.label} name")
-        try:
-            found = await self._names.call(
-                lambda: socket.getaddrinfo(target.host, target.port, type=socket.SOCK_STREAM), timeout
-            )
-        except WorkerBusy as error:
-            raise OSError(f"the resolver still hangs on {target.host}") from error
-        return [str(address[0]) for *_, address in found]
 
 
 def _key(zone: Rfc2136Zone, where: str) -> dns.tsig.Key:

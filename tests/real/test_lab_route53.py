@@ -29,7 +29,7 @@ from failover.lab.zone import Alias, LiveZone, RecordSet, Zone, record
 
 LONG = 20.0  # seconds, an upper bound for what takes a moment
 NAME = "bp.example.test."
-KEY = "AKIALAB"
+KEY = "LABKEY"
 ERROR = botocore.exceptions.ClientError
 
 
@@ -421,8 +421,8 @@ async def test_another_hand_between_reading_and_writing_makes_the_swap_fail(
 async def test_a_key_is_refused_as_it_is_told_and_others_are_not(
     client: Client, aws: Route53, code: str, status: int, says: str
 ) -> None:
-    aws.faults = Faults(rejected={"AKIABAD": code})
-    told = await Client(aws.url, "AKIABAD").refused()
+    aws.faults = Faults(rejected={"WRONGKEY": code})
+    told = await Client(aws.url, "WRONGKEY").refused()
     assert told[:2] == (code, status)
     assert told[2].startswith(says)
     assert await client.listed()
@@ -462,7 +462,7 @@ async def test_a_clock_more_than_five_minutes_off_breaks_the_signature(
     [
         (b"", b"MissingAuthenticationToken"),
         (b"Authorization: Basic bGFi\r\n", b"IncompleteSignature"),
-        (b"Authorization: AWS4-HMAC-SHA256 Credential=AKIALAB/20260101/us-east-1/route53/aws4_request, x\r\n", b"date"),
+        (b"Authorization: AWS4-HMAC-SHA256 Credential=LABKEY/20260101/us-east-1/route53/aws4_request, x\r\n", b"date"),
         (b"Content-Length: 99999999\r\n", b""),
         (b"Transfer-Encoding: chunked\r\n", b""),
         (b"X: " + b"y" * 70_000 + b"\r\n", b""),
@@ -598,14 +598,14 @@ async def test_told_by_word_it_does_the_same(client: Client, aws: Route53) -> No
         ("cut", None),
         ("only", "GetChange"),
         ("delay", "0.01"),
-        ("reject", "AKIABAD ExpiredToken"),
+        ("reject", "WRONGKEY ExpiredToken"),
         ("never-insync", None),
         ("insync", "5"),
         ("processing", "0.5"),
     ):
         await aws.tell(word, value)
     assert aws.faults == Faults(
-        "GetChange", cut=True, delay=0.01, rejected={"AKIABAD": "ExpiredToken"}, never_insync=True
+        "GetChange", cut=True, delay=0.01, rejected={"WRONGKEY": "ExpiredToken"}, never_insync=True
     )
     assert aws.pace == Pace(5.0, 0.5)
     await aws.tell("throttle", "1000")

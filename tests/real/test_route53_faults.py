@@ -494,9 +494,9 @@ async def test_renewed_credentials_are_taken_up_after_a_refusal(
 ) -> None:
     without_keys(monkeypatch)
     file = tmp_path / "aws-credentials"
-    file.write_text(f"[default]\naws_access_key_id = AKIAOLD\naws_secret_access_key = {SECRET}\n")
+    file.write_text(f"[default]\naws_access_key_id = OLDKEY\naws_secret_access_key = {SECRET}\n")
     async with world() as made:
-        made.aws.faults = Faults(rejected={"AKIAOLD": "InvalidClientTokenId"})
+        made.aws.faults = Faults(rejected={"OLDKEY": "InvalidClientTokenId"})
         port = made.port()
         await failed(port.read(ANSWER), RecordRefused, "InvalidClientTokenId")
         file.write_text(f"[default]\naws_access_key_id = {KEY}\naws_secret_access_key = {SECRET}\n")

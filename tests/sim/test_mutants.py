@@ -76,7 +76,7 @@ RECORD_MUTANTS = {
     ),
     "relays that may stay are forgotten": (
         "tick.py",
-        "    return not gone or unknown or s.believed(producer) is not None",
+        "    return not gone or s.reached(producer)",
         1,
         "    return False",
     ),

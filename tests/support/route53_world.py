@@ -30,7 +30,7 @@ NAME = "bp.example.test."
 MAIN, BACKUP = "192.0.2.1", "192.0.2.2"
 TARGETS = {"main": MAIN, "backup": BACKUP}
 AT_ONCE = Pace(insync=0.0)
-KEY, SECRET, TOKEN = "AKIALABLABLABLABLAB1", "s3cr3t/of/the+lab/that/nobody/may/see", "t0ken+of/the/lab=="
+KEY, SECRET, TOKEN = "the-access-key-of-the-lab", "s3cr3t/of/the+lab/that/nobody/may/see", "t0ken+of/the/lab=="
 
 E = TypeVar("E", bound=RecordError)
 
