@@ -6,17 +6,22 @@ Probes post here; the tick reads one frozen ``View``. Nothing here talks to the 
 
 from __future__ import annotations
 
+from collections import deque
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
+from enum import StrEnum
 from typing import Any
 
-from . import health, signposts
+from . import health, incidents, signposts, tips
 from .health import Track, Yardstick
+from .incidents import Deed, Ledger
 from .model import (
     Admin,
     Check,
     DnsAnswer,
+    Event,
     Gate,
+    Health,
     Instant,
     Lease,
     Ping,
@@ -29,9 +34,30 @@ from .model import (
     Tip,
 )
 from .signposts import RecordTrack
+from .tips import Chains
 
 REVERSALS = 3  # by another hand, within REVERSAL_WINDOW: we stop fighting
 REVERSAL_WINDOW = 300.0  # seconds
+UNWATCHED = 60.0  # seconds between two readings after which nobody was looking
+
+
+class Way(StrEnum):
+    """How a gate that was shut came to be open, or to carry sessions, as far as its readings tell."""
+
+    HAND = "hand"  # it changed under our eyes, and not by us
+    LATE = "late"  # an opening of ours was on its way
+    RELOAD = "reload"  # its proxy is another process than before
+    AWAY = "away"  # nobody was looking
+    SILENCE = "silence"  # its proxy did not answer meanwhile
+    SESSIONS = "sessions"  # it stayed shut, and sessions run all the same
+
+
+@dataclass(frozen=True, slots=True)
+class Turned:
+    """How a gate came to be open, and when that was first read."""
+
+    way: Way
+    at: Instant
 
 
 @dataclass(frozen=True, slots=True)
@@ -54,6 +80,8 @@ class ProxyTrack:
     opened: frozenset[str] = frozenset()
     reversals: tuple[Instant, ...] = ()
     contested_until: Instant | None = None
+    turned: Mapping[str, Turned] = field(default_factory=dict)  # by producer, while its gate is open
+    blind_since: Mapping[str, Instant] = field(default_factory=dict)  # by producer, while its check of it fails
 
     @property
     def tried(self) -> bool:
@@ -92,7 +120,46 @@ def fold_reading(track: ProxyTrack, reading: ProxyReading, at: Instant, hard_sto
         clean=clean,
         reversals=reversals,
         contested_until=contested,
+        turned=_turned(track, reading, at),
+        blind_since=_blind(track, reading, at),
     )
+
+
+def _blind(track: ProxyTrack, reading: ProxyReading, at: Instant) -> Mapping[str, Instant]:
+    """Since when its checks fail, by producer; whoever was not watched without a break counts anew."""
+    known = track.blind_since if track.answers else {}
+    return {n: known.get(n, at) for n, server in reading.servers.items() if server.check is Check.FAILED}
+
+
+def _turned(track: ProxyTrack, reading: ProxyReading, at: Instant) -> Mapping[str, Turned]:
+    """How each gate that is open came to be so; one that was open already keeps what was found then."""
+    before = track.reading
+    found: dict[str, Turned] = {}
+    for producer, server in reading.servers.items():
+        if server.admin is Admin.MAINT and not server.sessions:
+            continue
+        earlier = None if before is None else before.servers.get(producer)
+        if earlier is not None and (earlier.admin is not Admin.MAINT or earlier.sessions):
+            if producer in track.turned:
+                found[producer] = track.turned[producer]
+            continue
+        found[producer] = Turned(_way(track, reading, producer, at), at)
+    return found
+
+
+def _way(track: ProxyTrack, reading: ProxyReading, producer: str, at: Instant) -> Way:
+    before = track.reading
+    if reading.servers[producer].admin is Admin.MAINT:
+        return Way.SESSIONS
+    if producer in track.opened:
+        return Way.LATE
+    if before is not None and _reloaded(before, reading):
+        return Way.RELOAD
+    if not track.current or before is None or track.read_at is None:
+        return Way.AWAY
+    if track.silent_since is not None:
+        return Way.SILENCE
+    return Way.AWAY if at.since(track.read_at) > UNWATCHED else Way.HAND
 
 
 def _reload_before_us(reading: ProxyReading, at: Instant, hard_stop_after: float | None) -> Instant | None:
@@ -181,6 +248,8 @@ class View:
     acting_since: Instant | None = None  # when this decider began to act: phases get their whole budget from here
     unanswered: tuple[Unanswered, ...] = ()
     pinged: frozenset[str] = frozenset()  # producers whose ping has ended at least once in this process
+    chains: Chains = tips.NONE
+    deeds: tuple[Deed, ...] = ()  # the last steps that ended
 
 
 class Board:
@@ -195,9 +264,12 @@ class Board:
         self._unanswered: dict[Gate, Unanswered] = {}
         self._pinged: set[str] = set()
         self._tips: dict[str, Tip] = {}
+        self._chains = tips.NONE
+        self._deeds: deque[Deed] = deque(maxlen=incidents.MOST_DEEDS)
         self._best = -1
         self._best_at = now
         timers = timers or {}
+        self.ledger: Ledger = incidents.restore(timers.get("incidents"))  # as it was last decided
         stored = timers.get("tracks", {})
         self.tracks: dict[str, Track] = {
             name: health.restore(stored[name], now) if name in stored else health.fresh(now) for name in pool.names
@@ -237,6 +309,7 @@ class Board:
         if ping.tip is not None:
             self._note_tip(producer, ping.tip, ping.at)
         track = health.fold(track, ping, best, self.pool.health, self.pool.policy.fail_over_after)
+        self._follow_chain(producer, ping, gone=track.health is Health.DOWN)
         self.tracks[producer] = health.reset(track, ping.at) if self.isolated else track
         self._judge_isolation(ping.at)
 
@@ -245,6 +318,7 @@ class Board:
         if ping.tip is not None:
             self._note_tip(name, ping.tip, ping.at)
         misses = 0 if ping.ok else self.references[name].misses + 1
+        self._follow_chain(name, ping, gone=misses >= self.pool.health.fall)
         self.references[name] = Reference(misses=misses, last=ping)
         self._judge_isolation(ping.at)
 
@@ -262,6 +336,11 @@ class Board:
     def post_sent(self, proxy: str, kind: StepKind, producer: str) -> None:
         """Note that a step is about to leave for a proxy."""
         self.proxies[proxy] = fold_sent(self.proxies[proxy], kind, producer)
+
+    def post_ended(self, event: Event) -> None:
+        """Note that a step ended, by its row of the journal."""
+        step, result = str(event.detail.get("step", "")), str(event.detail.get("result", ""))
+        self._deeds.append(Deed(step, event.at, event.reason, result))
 
     def post_unanswered(self, gate: Gate, at: Instant) -> None:
         """Note that an opening was not answered."""
@@ -309,6 +388,11 @@ class Board:
         """What timers do not carry, from the board of the file that was in force before."""
         self.room, self.acting_since, self.steering = other.room, other.acting_since, other.steering
         self._unanswered.update(other._unanswered)
+        self._deeds.extend(other._deeds)
+        sources = {*self.tracks, *self.references}
+        for gone in [name for name in other._chains.histories if name not in sources]:
+            other._chains = tips.forget(other._chains, gone)
+        self._chains = other._chains
         old = {(record.name, record.types): record for record in other.pool.records}
         for record in self.pool.records:
             before = old.get((record.name, record.types))
@@ -328,6 +412,12 @@ class Board:
         self._tips[source] = tip
         if tip.slot > self._best:
             self._best, self._best_at = tip.slot, at
+
+    def _follow_chain(self, source: str, ping: Ping, *, gone: bool) -> None:
+        if ping.tip is not None:
+            self._chains = tips.read(self._chains, source, ping.tip, ping.at)
+        elif gone:
+            self._chains = tips.forget(self._chains, source)
 
     def _judge_isolation(self, now: Instant) -> None:
         isolated = self._nothing_answers()
@@ -367,6 +457,8 @@ class Board:
             acting_since=self.acting_since,
             unanswered=tuple(self._unanswered.values()),
             pinged=frozenset(self._pinged),
+            chains=self._chains,
+            deeds=tuple(self._deeds),
         )
 
     def timers(self, now: Instant) -> dict[str, Any]:
@@ -376,6 +468,7 @@ class Board:
             "tracks": {name: health.dump(track) for name, track in self.tracks.items()},
             "proxies": {name: _dump_proxy(track) for name, track in self.proxies.items() if track.tried},
             "records": {label: signposts.dump(track) for label, track in self.records.items()},
+            "incidents": incidents.dump(self.ledger),
         }
 
 

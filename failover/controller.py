@@ -16,6 +16,7 @@ from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any, Protocol
 
+from . import incidents
 from .board import Board, View
 from .edge import Edge, Order
 from .errors import FailoverError, PingError
@@ -329,7 +330,8 @@ class Controller:
             if held and (before is None or before.term != (lease.term if lease else 0)):
                 await self._load(first=False)
                 self._board.acting_since = None
-                self._memory = Memory(presumed=self._memory.presumed)  # what is so now is said anew, to our own journal
+                known = self._memory  # what is so now is said anew, to our own journal
+                self._memory = Memory(presumed=known.presumed, drift=known.drift, ledger=known.ledger)
             self._keeper.lease = lease
             self._say_lease(held)
             self._wake.set()
@@ -365,7 +367,9 @@ class Controller:
     # ------------------------------------------------------------ the store
 
     def _alert_store(self, words: str) -> None:
-        self._tell(Event(EventKind.ALERT, self._host.now(), words, detail={"alert": "store"}))
+        event = Event(EventKind.ALERT, self._host.now(), words, detail={"alert": "store"})
+        self._unsaved.append(event)  # written when that works again
+        self._tell(event)
 
     async def _load(self, *, first: bool) -> None:
         """Take over what is stored: always when the lease was just won, for another may have written."""
@@ -376,10 +380,12 @@ class Controller:
         except TROUBLE as error:
             self._keeper.broken(error)
             if first:
-                raise
+                raise self._keeper.unusable(error) from error
             return
         now = self._host.now()
         self._assignment = stored.assignment
+        ledger = incidents.restore(stored.timers.get("incidents"))
+        self._memory = replace(self._memory, ledger=ledger)
         if first:
             self._board = Board(self.pool, now, stored.timers)
         for event in unfinished:  # a step whose end nobody saw may still take effect
@@ -458,8 +464,13 @@ class Controller:
         events = (*said, *(order.begins(now) for order in orders), *(point.begins(now) for point in points))
         if points:
             self._saved_at = None  # what the record held until now must outlive us
+        if last.memory.ledger is not self._memory.ledger:
+            self._saved_at = None  # an incident is stored with the rows that tell of it
+        board.ledger = last.memory.ledger
         if not await self._commit(before, last, outcomes, events, bool(orders or points), now):
             self._outcome = replace(last, steps=(), pointings=())
+            board.ledger = self._memory.ledger
+            self._memory = replace(self._memory, drift=last.memory.drift)  # the dates stay
             self._tell_unwritten(events)
             return min(1.0, self.pool.lease.action_timeout)
         self._unwritten = ()
@@ -477,13 +488,16 @@ class Controller:
         return self.pool.mode == "act" and a is not None and not a.released and a.paused is None
 
     def _tell_unwritten(self, events: tuple[Event, ...]) -> None:
-        """What could not be written is at least said, once; it is written, and said again, when that works."""
-        words = tuple(event.reason for event in events if event.kind is not EventKind.STEP_STARTED)
+        """What could not be written is at least said, once; it is written, and said again, when that works.
+
+        What did not come about (a phase, a step) is not said.
+        """
+        so = tuple(event for event in events if event.kind not in (EventKind.STEP_STARTED, EventKind.PHASE_CHANGED))
+        words = tuple(event.reason for event in so)
         if words != self._unwritten:
             self._unwritten = words
-            for event in events:
-                if event.kind is not EventKind.STEP_STARTED:
-                    self._tell(event)
+            for event in so:
+                self._tell(event)
 
     def _fold(self, now: Instant) -> list[Outcome]:
         """Ticks, each seeing what the one before decided, until nothing more is written."""
@@ -626,6 +640,7 @@ class Controller:
     def _say_step(self, event: Event) -> None:
         """What became of a step: journalled with what is decided next, for which the reading that follows wakes us."""
         self._unsaved.append(event)
+        self._board.post_ended(event)
         self._tell(event)
 
     def say(self, event: Event) -> None:

@@ -228,6 +228,13 @@ def _fenced(s: Situation, a: Assignment, target: str) -> Progress:
         names = ", ".join(str(p.gate) for p in passed)
         reason = f"{reason}, passing over {names}, which could not be asked"
         alert = f"{names} passed over: if it still carries traffic, two producers are reachable"
+    hidden = s.unbounded_reloads()
+    if hidden and alert is None:
+        names = ", ".join(hidden)
+        alert = (
+            f"{names} was reloaded, and its hard_stop_after is unknown: sessions of {a.active} that an old worker "
+            f"holds may run on, unseen, while {target} takes over"
+        )
     if s.pool.gateless:
         alert = reason = _unfenced(s, a, target)
     promoted = replace(

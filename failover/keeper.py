@@ -10,7 +10,7 @@ from collections.abc import Callable
 from enum import StrEnum
 from typing import TypeVar
 
-from .errors import StoreConflict, StoreError, StoreFull, WorkerBusy
+from .errors import FailoverError, StoreConflict, StoreError, StoreFull, StoreUnusable, WorkerBusy
 from .model import Commit, Instant, Lease, LeaseSettings
 from .ports import Host, Store
 
@@ -28,7 +28,7 @@ class Written(StrEnum):
     OVERTAKEN = "overtaken"  # somebody else wrote: look again
     FULL = "full"
     FAILED = "failed"  # nothing was written
-    UNKNOWN = "unknown"  # no end within the deadline: it may yet be written
+    UNKNOWN = "unknown"  # no end within the deadline, or an error of the disk: it may be, or yet become, written
 
 
 class Keeper:
@@ -81,7 +81,8 @@ class Keeper:
                 return Written.OVERTAKEN
             if isinstance(error, StoreFull):
                 return Written.FULL
-            return Written.UNKNOWN if isinstance(error, TimeoutError) else Written.FAILED
+            # An error of the disk may have come after the write: look, before the same is decided again.
+            return Written.UNKNOWN if isinstance(error, (TimeoutError, StoreUnusable)) else Written.FAILED
         return Written.DONE if room else Written.DONE_WITHOUT_ROOM
 
     # ------------------------------------------------------------ the lease
@@ -112,11 +113,22 @@ class Keeper:
 
     def broken(self, error: Exception) -> None:
         """Note that a call failed, and say so unless that was said already."""
-        words = str(error) or f"the state folder did not answer within {self.settings.action_timeout:g} s"
+        words = self._words(error)
         self.error = words
         if words not in self._said and len(self._said) < MOST_SAID:
             self._said.add(words)
             self._alert(words)
+
+    def unusable(self, error: Exception) -> FailoverError:
+        """The error for a store that could not be used when it had to be."""
+        if isinstance(error, FailoverError):
+            return error
+        return StoreUnusable(self._words(error), "see whether its disk hangs; the daemon is started again")
+
+    def _words(self, error: Exception) -> str:
+        if isinstance(error, TimeoutError):
+            return f"the state folder did not answer within {self.settings.action_timeout:g} s"
+        return str(error)
 
     def works(self) -> None:
         """Note that it works (again)."""

@@ -17,7 +17,7 @@ from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily
 from prometheus_client.exposition import generate_latest
 from prometheus_client.registry import Collector
 
-from . import record_status, status
+from . import record_status, splits, status
 from .controller import Report
 from .model import POINT, Cause, Event, EventKind, Instant, Phase, Ping, Pool, StepKind
 from .tick import Outcome
@@ -27,7 +27,8 @@ STAGES = ("dns", "connect", "handshake", "keep-alive", "tip")
 RESULTS = ("sent", "overtaken", "unknown", "unreachable", "refused")
 POINT_RESULTS = (*RESULTS, "conflict", "throttled")
 DRIFTS = (
-    *("split-brain", "proxy-silent", "another-hand", "reloaded", "tainted", "not-serving", "passed-over", "exposed"),
+    *splits.KINDS,
+    *("proxy-silent", "another-hand", "reloaded", "tainted", "not-serving", "passed-over", "exposed"),
     *("record-unreadable", "record-unownable", "record-missing", "record-several", "record-ttl", "record-elsewhere"),
     *("record-another-hand", "record-stuck", "record-pending", "record-unverified", "servers-disagree", "server-lame"),
 )
@@ -49,9 +50,6 @@ class Metrics(Collector):
         self._version = version
         self._last_tick: Instant | None = None
         self._handover_since: Instant | None = None
-        self._split_since: Instant | None = None
-        self._split_brains = 0
-        self._split_seconds = 0.0
         self.registry = CollectorRegistry(auto_describe=False)
         self._pings = self._histogram(
             "ping_seconds", "Duration of whole node-to-node pings that succeeded.", PING_BUCKETS, "producer"
@@ -95,12 +93,6 @@ class Metrics(Collector):
             self._steps.labels(name, str(detail.get("kind")), str(detail.get("result"))).inc()
         elif event.kind is EventKind.PHASE_CHANGED:
             self._phase_changed(event)
-        elif event.kind is EventKind.SPLIT_BRAIN:
-            self._split_brains += 1
-            self._split_since = event.at
-        elif event.kind is EventKind.SPLIT_BRAIN_HEALED and self._split_since is not None:
-            self._split_seconds += event.at.since(self._split_since)
-            self._split_since = None
 
     def ping(self, producer: str, ping: Ping) -> None:
         """Count one ping."""
@@ -134,7 +126,7 @@ class Metrics(Collector):
         return iter(())
 
     def collect(self) -> Iterator[GaugeMetricFamily | CounterMetricFamily]:
-        """The gauges of the present report, and the counters of split brains, a running one included."""
+        """The gauges of the present report, and the counters of split brains."""
         report = self._report()
         document = status.document(report, last_tick=self._last_tick)
         yield from self._assignment_gauges(document)
@@ -142,11 +134,16 @@ class Metrics(Collector):
         yield from self._record_gauges(document)
         yield from self._record_times(report)
         yield from self._own_gauges(report)
-        split = self._split_seconds
-        if self._split_since is not None:
-            split += report.now.since(self._split_since)
-        yield self._total("split_brains", "Times that two producers were reachable at once.", self._split_brains)
-        yield self._total("split_brain_seconds", "Time in which two producers were reachable at once.", split)
+        yield from self._incidents(report)
+
+    def _incidents(self, report: Report) -> Iterator[CounterMetricFamily]:
+        """Counted over the life of the store, so that a restart in the middle loses none and counts none twice."""
+        if report.outcome is None:
+            return
+        ledger = report.outcome.memory.ledger
+        seconds = ledger.seconds_at(report.now)
+        yield self._total("split_brains", "Times that two producers were reachable at once.", ledger.number)
+        yield self._total("split_brain_seconds", "Time in which two producers were reachable at once.", seconds)
 
     def _assignment_gauges(self, doc: status.Document) -> Iterator[GaugeMetricFamily]:
         names = self._pool.names

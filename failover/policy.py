@@ -52,6 +52,7 @@ def blind(q: Asked) -> Verdict | str:
     if s.a is not None and s.a.released and not any(r.verb is Verb.ADOPT for r in q.requests):
         for request in q.requests:
             return _refused(request, "the pool is released; `failover resume` first, or `failover adopt NAME`")
+        _tell_of_idleness(s, "released")
         return Verdict("released", "released: every gate is left as it stands until resume")
     if s.view.isolated:
         words = "nothing outside answers: our own network is at fault, so nothing is moved"
@@ -103,10 +104,19 @@ def paused(q: Asked) -> Verdict | str:
         return "not paused"
     for request in q.requests:
         return _switchover(s, request)
+    _tell_of_idleness(s, "paused")
     pointing = _left_by_hand(s, s.a)
     also = f"; what was asked for by hand is finished: {', '.join(map(str, pointing))}" if pointing else ""
     words = f"paused{_because(s.a.paused)}: observing, no step by itself{also}"
     return Verdict("paused", words, pointings=pointing)
+
+
+def _tell_of_idleness(s: Situation, why: str) -> None:
+    """Somebody wanted nothing to be moved; that the active is down is worth knowing all the same."""
+    active = None if s.a is None else s.a.active
+    if active is not None and s.down(active):
+        words = f"{active} is down, and nothing is moved while {why}: failover resume, or a switchover by hand"
+        s.alert(f"{why}-down", words)
 
 
 def _left_by_hand(s: Situation, a: Assignment) -> tuple[Pointing, ...]:
@@ -229,6 +239,9 @@ def down(q: Asked) -> Verdict | str:
         return "nobody is active"
     if s.health(active) is not Health.DOWN:
         return f"{active} is {s.health(active).value}"
+    last = s.view.tracks[active].last
+    if last is not None and last.ok:
+        return f"{active} counts as down still, but has just answered"
     votes = s.votes(active)
     if not votes.majority:
         reason = (
@@ -248,31 +261,43 @@ def down(q: Asked) -> Verdict | str:
         if cause is not None:
             s.alert("nobody-takes-over", lack)
         return lack
-    seconds = health.down_for(s.view.tracks[active], s.now)
-    reason = f"{active} is down for {seconds:.0f} s ({votes.agree} of {votes.counted} agree): {target} takes over"
+    reason = f"{active} {_for_how_long(s, active)} ({votes.agree} of {votes.counted} agree): {target} takes over"
     if cause is Cause.AT_ONCE:
         reason = f"{active} is down and {target}, the preferred one, is fit: back at once"
     return Verdict("failover", reason, handover.begin(s, target, cause or Cause.FORCED, reason), alert=reason)
 
 
+def _for_how_long(s: Situation, active: str) -> str:
+    """Since when it is down, or how much of the time it was in trouble, whichever patience went by."""
+    track, patience = s.view.tracks[active], s.pool.policy.fail_over_after
+    seconds = health.down_for(track, s.now)
+    if seconds >= patience:
+        return f"is down for {seconds:.0f} s"
+    trouble = health.trouble_within(track, s.now, 2 * patience)
+    return f"is down, and was in trouble for {trouble:.0f} of the last {2 * patience:.0f} s"
+
+
 def unfit(q: Asked) -> Verdict | str:
-    """Rule 10: the active is up, but measured unfit for all of fail_over_after."""
+    """Rule 10: the active is up, but measured unfit, or seen by no proxy, for all of fail_over_after."""
     s, a = q.s, _assigned(q)
     active = a.active
-    if active is None or not s.up(active) or s.fit(active) is not False:
+    unseen = 0.0 if active is None else s.unseen_for(active)
+    if active is None or not s.up(active) or (s.fit(active) is not False and not unseen):
         return f"{active} is not up and measured unfit"
     track = s.view.tracks[active]
-    left = s.pool.policy.fail_over_after - health.unfit_for(track, s.now)
+    lags = s.fit(active) is False
+    what = f"lags {track.lag} slots behind" if lags else "answers our pings, but the checks of every proxy fail"
+    left = s.pool.policy.fail_over_after - max(unseen, health.unfit_for(track, s.now) if lags else 0.0)
+    if not lags and track.last is not None and track.last.ok and unseen >= s.pool.health.interval * s.pool.health.fall:
+        s.alert(f"unseen:{active}", f"{active} {what}: no relay is served")
     if left > 0:
         s.wake_in(left)
-        return f"{active} lags {track.lag} slots behind; patience for another {left:.0f} s"
+        return f"{active} {what}; patience for another {left:.0f} s"
     if s.pinned(active):
         return f"{active} is unfit, but pinned"
     if s.pool.gateless:
         return f"{active} is unfit, but up, and nothing could shut it out: {BY_HAND}"
-    return _voluntary(
-        s, s.first(s.pool.others(active), fit=True), Cause.UNFIT, f"{active} lags {track.lag} slots behind"
-    )
+    return _voluntary(s, s.first(s.pool.others(active), fit=True), Cause.UNFIT, f"{active} {what}")
 
 
 def cordoned(q: Asked) -> Verdict | str:

@@ -6,6 +6,7 @@ what still lacks before a fence is complete. It decides nothing.
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from enum import StrEnum
 
@@ -147,6 +148,16 @@ class Situation:
                 if check is Check.PASSED_L7 or (check is Check.PASSED_L4 and not connected):
                     return True
         return False
+
+    def unseen_for(self, producer: str) -> float:
+        """Seconds for which every proxy that answers has failed to see it, and some did; 0 when one sees it."""
+        since = [
+            track.blind_since.get(producer)
+            for name, track in self.view.proxies.items()
+            if track.answers and self.check(name, producer) is not Check.NONE
+        ]
+        found = [instant for instant in since if instant is not None]
+        return min(self.now.since(i) for i in found) if found and len(found) == len(since) else 0.0
 
     def first(self, candidates: tuple[str, ...], *, fit: bool) -> str | None:
         """The first of ``candidates`` that is fit (or only up), uncordoned, unbarred and can be served by a gate."""
@@ -399,15 +410,29 @@ class Situation:
         self.wake_in(left)
         return f"{proxy} was reloaded, and may hide sessions for another {left:.0f} s"
 
+    def unbounded_reloads(self) -> tuple[str, ...]:
+        """Proxies that were reloaded within the hour, and of which nobody knows how long they hide sessions."""
+        bounds = {p.name: p.hard_stop_after for p in self.pool.proxies}
+        return tuple(
+            name
+            for name, track in self.view.proxies.items()
+            if bounds[name] is None
+            and track.reloaded_at is not None
+            and self.now.since(track.reloaded_at) < RELOAD_DOUBT
+        )
+
     @property
     def _strict(self) -> bool:
         return self.pool.fence.require == "confirmed"
 
+    @staticmethod
+    def _misdirected(track: ProxyTrack) -> bool:
+        return track.error is not None and track.error.startswith("its server")
+
     def _silent_gate(self, track: ProxyTrack, gate: Gate, care: Care) -> str | None:
         if self._last_seen_shut(track, gate, care) or self._accepted(gate, care):
             return None
-        wrong = track.error is not None and track.error.startswith("its server")
-        silence = f"{gate.proxy}: {track.error}" if wrong else f"{gate.proxy} does not answer"
+        silence = f"{gate.proxy}: {track.error}" if self._misdirected(track) else f"{gate.proxy} does not answer"
         if care is Care.VOLUNTARY or (self._strict and care is not Care.BY_FORCE):
             return silence
         if care is not Care.BY_FORCE and not self.down(gate.producer):
@@ -498,59 +523,40 @@ class Situation:
         records = [n for n, t in self.view.records.items() if not t.tried] if self.pool.gateless else []
         return (*producers, *proxies, *references, *records)
 
-    def split(self) -> tuple[Gate, ...]:
-        """Gates that are open, or carry sessions, for a producer that is not the one to be let in."""
-        a = self.a
-        if a is None:
-            present = [p for p in self.pool.names if self.open_gates(p) or self.session_gates(p)]
-            with_sessions = [p for p in present if self.session_gates(p)]
-            return self._foreign(with_sessions[0]) if len(with_sessions) > 1 else ()
-        if a.phase is Phase.FENCING:
-            old = a.active
-            stays = old is not None and bool(self.open_gates(old) or self.session_gates(old))
-            return self._foreign(old if stays else a.target)
-        return self._foreign(a.target if a.phase is Phase.PROMOTING else a.active)
-
-    def _foreign(self, rightful: str | None) -> tuple[Gate, ...]:
-        gates: list[Gate] = []
-        for producer in self.pool.others(rightful):
-            named = dict.fromkeys((*self.open_gates(producer), *self.session_gates(producer)))
-            gates.extend(Gate(proxy, producer) for proxy in named)
-        return tuple(gates)
-
-    def drift(self, known: dict[tuple[str, str], Instant]) -> tuple[Drift, ...]:
-        """Everything observed that differs from the assignment; ``known`` dates what was seen before."""
-        found = [("split-brain", str(gate), self._describe(gate), True) for gate in self.split()]
+    def drift(self, known: Mapping[tuple[str, str], Instant]) -> tuple[Drift, ...]:
+        """What differs from the assignment, split brain apart (splits.py); ``known`` dates what was seen before."""
+        found: list[tuple[str, str, str]] = []
         for name, track in self.view.proxies.items():
-            found.extend((kind, name, what, False) for kind, what in self._proxy_drift(name, track))
+            found.extend((kind, name, what) for kind, what in self._proxy_drift(name, track))
         a = self.a
         if a is not None:
             late = "may yet be opened by a late command"
-            found.extend(("tainted", str(taint.gate), late, False) for taint in a.tainted)
+            found.extend(("tainted", str(taint.gate), late) for taint in a.tainted)
             passed = "was passed over while silent: it may still carry traffic"
-            found.extend(("passed-over", str(over.gate), passed, False) for over in a.passed_over)
+            found.extend(("passed-over", str(over.gate), passed) for over in a.passed_over)
             for exposed in a.exposed:
                 what = self._exposure(exposed.producer)
-                found.append(("exposed", exposed.producer, what, False))
+                found.append(("exposed", exposed.producer, what))
                 if self.up(exposed.producer):
                     self.alert(f"exposed:{exposed.producer}", what)
             if a.phase is Phase.STEADY and a.active is not None:
                 idle = [name for name in self.answering() if name not in self.serving_gates(a.active)]
-                found.extend(
-                    ("not-serving", str(Gate(name, a.active)), self._why_not(name, a.active), False) for name in idle
-                )
+                found.extend(("not-serving", str(Gate(name, a.active)), self._why_not(name, a.active)) for name in idle)
         for record in self.pool.records:
-            found.extend((kind, record.label, what, False) for kind, what in self._record_drift(record))
-        return tuple(
-            Drift(kind, where, what, known.get((kind, where), self.now), split) for kind, where, what, split in found
-        )
+            found.extend((kind, record.label, what) for kind, what in self._record_drift(record))
+        return tuple(Drift(kind, where, what, known.get((kind, where), self.now)) for kind, where, what in found)
 
     def _proxy_drift(self, name: str, track: ProxyTrack) -> list[tuple[str, str]]:
         found = []
         if track.tried and not track.answers:
-            found.append(("proxy-silent", (track.error or "does not answer").removeprefix(f"{name}: ")))
+            words = (track.error or "does not answer").removeprefix(f"{name}: ")
+            found.append(("proxy-silent", words))
+            if self._misdirected(track):
+                self.alert(f"misdirected:{name}", f"{name}: {words}; it is not steered until then")
         if self.contested(name):
-            found.append(("another-hand", "someone else keeps changing it: nothing is opened there"))
+            words = "someone else keeps changing it: nothing is opened there"
+            found.append(("another-hand", words))
+            self.alert(f"another-hand:{name}", f"{name}: {words}")
         bound = next(p.hard_stop_after for p in self.pool.proxies if p.name == name)
         if bound is None and track.reloaded_at is not None:
             left = RELOAD_DOUBT - self.now.since(track.reloaded_at)
@@ -585,13 +591,6 @@ class Situation:
             if sign.alert:
                 self.alert(f"{sign.kind}:{record.label}", f"{record.label}: {sign.what}")
         return [(sign.kind, sign.what) for sign in signs]
-
-    def _describe(self, gate: Gate) -> str:
-        server = self.server(gate.proxy, gate.producer)
-        if server is None:
-            return "was not read"
-        sessions = f", {server.sessions} sessions" if server.sessions else ""
-        return f"{server.admin.value}{sessions}, though {gate.producer} is not active"
 
     def _why_not(self, proxy: str, producer: str) -> str:
         server = self.server(proxy, producer)

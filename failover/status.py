@@ -89,7 +89,7 @@ def document(
         **assigned(report.assignment),
         "isolated": view.isolated,
         "split_brain": outcome is not None and outcome.split_brain,
-        "drift": [{"where": d.where, "what": d.what, "since": iso(d.since.utc), "kind": d.kind} for d in drift],
+        "drift": [_drift(d) for d in drift],
         "decision": _decision(outcome),
         "next": _next(outcome, now, last_tick or now),
         "decider": decider(report.lease, now, report.held),
@@ -105,6 +105,16 @@ def document(
             "last_tick": None if last_tick is None else iso(last_tick.utc),
             "tick_seconds": round(report.tick_seconds, 6),
         },
+    }
+
+
+def _drift(d: Drift) -> dict[str, Any]:
+    return {
+        "where": d.where,
+        "what": d.what,
+        "since": iso(d.since.utc),
+        "kind": d.kind,
+        "split_brain": d.split_brain,
     }
 
 
@@ -251,7 +261,7 @@ def _record(s: Situation, record: Record) -> dict[str, Any]:
 
 def problems(doc: Document) -> list[str]:
     """What is not as it should be, worst first, a line each; empty when the pool is steady."""
-    found = [f"split brain: {d['where']}: {d['what']}" for d in doc["drift"] if d["kind"] == "split-brain"]
+    found = [f"split brain: {d['where']}: {d['what']}" for d in doc["drift"] if _split(d)]
     if doc["split_brain"] and not found:
         found.append("split brain")
     if doc["isolated"]:
@@ -266,10 +276,15 @@ def problems(doc: Document) -> list[str]:
     if active is not None and active["health"] != Health.UP.value:
         error = f": {active['last_error']}" if active["last_error"] else ""
         found.append(f"{active['name']}, the active one, is {active['health']}{error}")
-    found.extend(_differs(doc, d) for d in doc["drift"] if d["kind"] != "split-brain")
+    found.extend(_differs(doc, d) for d in doc["drift"] if not _split(d))
     if doc["store_error"]:
         found.append(f"state folder: {doc['store_error']}")
     return found
+
+
+def _split(drift: Mapping[str, Any]) -> bool:
+    """Whether it counts as split brain; a document that an earlier version left does not say."""
+    return bool(drift.get("split_brain", drift["kind"] == "split-brain"))
 
 
 def _differs(doc: Document, drift: Mapping[str, Any]) -> str:

@@ -9,8 +9,9 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 
-from . import health, policy
+from . import health, incidents, policy, splits
 from .board import View
+from .incidents import Ledger, Row
 from .model import (
     Answer,
     Assignment,
@@ -31,6 +32,7 @@ from .model import (
 )
 from .policy import Asked, Decision, Verdict
 from .situation import Situation
+from .splits import Split
 
 QUIET = 300.0  # seconds without it, after which drift or an alert is worth saying again
 
@@ -43,7 +45,7 @@ class Memory:
     health: Mapping[str, str] = field(default_factory=dict)
     drift: Mapping[tuple[str, str], Instant] = field(default_factory=dict)
     said: Mapping[str, Instant] = field(default_factory=dict)  # alerts and drift, by when they were last so
-    split_since: Instant | None = None
+    ledger: Ledger = field(default_factory=Ledger)  # incidents of split brain: survives a restart (Board.timers)
     isolated: bool = False
     presumed: Assignment | None = None  # in mode observe: what we would hold the assignment to be
 
@@ -118,10 +120,15 @@ def tick(
     changed = held and result is not None and result != assignment and not (observing and assignment is None)
     if changed and result is not None:
         result = replace(result, revision=_revision(assignment) + 1, term=0 if view.lease is None else view.lease.term)
-    drift = s.drift(dict(memory.drift))
-    split = any(d.split_brain for d in drift)
-    fresh_memory = _say(s, decision, drift, split, result if changed else None, memory, presumed, events, observing)
+    found = splits.find(s, memory.ledger.rows)
+    drift = (*_dated(found, memory, now), *s.drift(memory.drift))
+    said = Said(decision, drift, result if changed else None, presumed, observing)
+    ledger, told = _follow(s, found, said, current, memory, held)
+    fresh_memory = _say(s, said, memory, ledger, events)
+    events.extend(told)
     wakes = [w - now.mono for w in s.wakes]
+    if ledger.told and (telling := incidents.next_telling(ledger, now)) is not None:
+        wakes.append(max(0.01, telling))
     if held:  # only the decider ages what runs out
         wakes.extend(_expiries(result, now))
         wakes.extend(_expiries_of_requests(requests, now))
@@ -136,7 +143,7 @@ def tick(
         events=tuple(events),
         answers=tuple(answers),
         drift=drift,
-        split_brain=split,
+        split_brain=any(d.split_brain for d in drift),
         next=next_actions(s, dict(decision.lacked)),
         wake_in=max(0.0, min(wakes)) if wakes else None,
         memory=fresh_memory,
@@ -337,27 +344,74 @@ def _interrupted(before: Assignment | None, after: Assignment | None, answers: l
 # ---------------------------------------------------------------- saying it
 
 
-def _say(
-    s: Situation,
-    decision: Decision,
-    drift: tuple[Drift, ...],
-    split: bool,
-    written: Assignment | None,
-    memory: Memory,
-    presumed: Assignment | None,
-    events: list[Event],
-    observing: bool,
-) -> Memory:
+@dataclass(frozen=True, slots=True)
+class Said:
+    """What a tick has come to, for those who put it into words."""
+
+    decision: Decision
+    drift: tuple[Drift, ...]
+    written: Assignment | None
+    presumed: Assignment | None
+    observing: bool
+
+
+def _dated(found: tuple[Split, ...], memory: Memory, now: Instant) -> tuple[Drift, ...]:
+    """Evidence of split brain as drift; what was known before, perhaps before a restart, keeps its date."""
+    rows, drift = memory.ledger.rows, memory.drift
+    return tuple(
+        Drift(f.kind, f.where, f.what, rows.get(f.key) or drift.get(f.key) or now, split_brain=f.counts) for f in found
+    )
+
+
+def _follow(
+    s: Situation, found: tuple[Split, ...], said: Said, before: Assignment | None, memory: Memory, held: bool
+) -> tuple[Ledger, tuple[Event, ...]]:
+    """The ledger of incidents after this tick, and what is to be journalled of it."""
+    ledger, a = memory.ledger, s.a
+    if not found and ledger.open is None and not ledger.rows and not ledger.told:
+        return ledger, ()
+    verdict = said.decision.verdict
+    gates = {step.gate for step in verdict.steps} if not said.observing else set()
+    records = {pointing.record for pointing in verdict.pointings} if not said.observing else set()
+    passed = () if before is None else before.passed_over
+    tainted = {taint.gate for taint in (() if before is None else before.tainted)}
+    rows = tuple(
+        Row(
+            kind=split.kind,
+            where=split.where,
+            what=split.what,
+            since=drift.since,
+            counts=split.counts,
+            producers=split.producers,
+            hindered=splits.hindrance(s, split, gates, records, verdict.reason),
+            allowed=splits.allowed(s, split, passed, tainted) if split.key not in ledger.rows else "",
+            tells=splits.worth_telling(s, split, drift.since),
+        )
+        for split, drift in zip(found, said.drift, strict=False)  # evidence of split brain comes first
+    )
+    seen = incidents.Now(
+        at=s.now,
+        generation=0 if a is None else a.generation,
+        active=None if a is None else a.active,
+        decides=held,
+        contested=any(s.contested(proxy) for proxy in s.view.proxies),
+        deeds=s.view.deeds,
+    )
+    return incidents.follow(ledger, rows, seen)
+
+
+def _say(s: Situation, told: Said, memory: Memory, ledger: Ledger, events: list[Event]) -> Memory:
     """Turn what changed since the last tick into events, and remember what was said."""
-    a, now, verdict = s.a, s.now, decision.verdict
+    a, now, decision, written = s.a, s.now, told.decision, told.written
+    verdict = decision.verdict
     generation = 0 if a is None else a.generation
     _say_health(s, memory, events, generation)
     if s.view.isolated != memory.isolated:
         words = "isolated: nothing outside answers" if s.view.isolated else "no longer isolated"
         events.append(Event(EventKind.ISOLATED, now, words, generation))
     key = (decision.rule, verdict.key)
+    would = "would: " if told.observing and decision.rule > 1 else ""
     if key != memory.decision:
-        would = "would: " if observing and decision.rule > 1 else ""
         detail = {"rule": decision.rule, "title": decision.title}
         events.append(Event(EventKind.DECISION, now, would + verdict.reason, generation, _about(verdict, a), detail))
     if written is not None and (a is None or written.phase is not a.phase or written.generation != a.generation):
@@ -366,27 +420,25 @@ def _say(
         who = written.target or written.active
         events.append(Event(EventKind.PHASE_CHANGED, now, verdict.reason, written.generation, who, detail))
     said = {name: at for name, at in memory.said.items() if now.since(at) <= QUIET}
-    since = _say_drift(s, drift, split, memory, said, events, generation)
+    _say_drift(s, told.drift, said, events, generation)
     alerts = dict(s.alerts)
     if verdict.alert is not None:
-        alerts[f"{verdict.key}:{generation}"] = verdict.alert
-    if split:
-        gates = [d for d in drift if d.split_brain]
-        alerts[" ".join(["split-brain", *(d.where for d in gates)])] = "; ".join(f"{d.where}: {d.what}" for d in gates)
-    again = split and memory.split_since is None and not any(s.contested(p) for p in s.view.proxies)
+        alerts[f"{verdict.key}:{generation}"] = would + verdict.alert
+    if s.view.isolated and s.view.lease is not None:
+        alerts.setdefault("isolated", "isolated: nothing outside answers; health is unknown, and nothing is moved")
     for name, words in alerts.items():
-        new = name not in said or (again and name.startswith("split-brain"))
+        new = name not in said
         said[name] = now
         if new:
             events.append(Event(EventKind.ALERT, now, words, generation, None, {"alert": name}))
     return Memory(
         decision=key,
         health={n: s.health(n).value for n in s.view.tracks},
-        drift={(d.kind, d.where): d.since for d in drift},
+        drift={(d.kind, d.where): d.since for d in told.drift},
         said=said,
-        split_since=since,
+        ledger=ledger,
         isolated=s.view.isolated,
-        presumed=presumed,
+        presumed=told.presumed,
     )
 
 
@@ -407,31 +459,14 @@ def _say_health(s: Situation, memory: Memory, events: list[Event], generation: i
 
 
 def _say_drift(
-    s: Situation,
-    drift: tuple[Drift, ...],
-    split: bool,
-    memory: Memory,
-    said: dict[str, Instant],
-    events: list[Event],
-    generation: int,
-) -> Instant | None:
+    s: Situation, drift: tuple[Drift, ...], said: dict[str, Instant], events: list[Event], generation: int
+) -> None:
     for d in drift:
         name = f"drift {d.kind} {d.where}"
         if name not in said and not d.split_brain:
             detail = {"kind": d.kind}
             events.append(Event(EventKind.DRIFT, s.now, f"{d.where}: {d.what}", generation, None, detail))
         said[name] = s.now
-    if split and memory.split_since is None:
-        words = "let in beside the active one: " + "; ".join(f"{d.where} {d.what}" for d in drift if d.split_brain)
-        gates = [d.where for d in drift if d.split_brain]
-        events.append(Event(EventKind.SPLIT_BRAIN, s.now, words, generation, None, {"gates": gates}))
-        return s.now
-    if not split and memory.split_since is not None:
-        seconds = round(s.now.since(memory.split_since), 3)
-        words = f"healed after {seconds:g} s"
-        events.append(Event(EventKind.SPLIT_BRAIN_HEALED, s.now, words, generation, None, {"seconds": seconds}))
-        return None
-    return memory.split_since
 
 
 def _free(lack: str) -> str:

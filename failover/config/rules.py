@@ -32,6 +32,7 @@ def problems(parts: Parts) -> Iterator[Problem]:
         (_lease, ("lease",)),
         (_fence, ("fence",)),
         (_gates, ("fence", "proxies", "records")),
+        (_bounded, ("fence", "proxies")),
     ):
         present: list[Any] = [values.get(key) for key in sections]
         if None not in present:
@@ -129,6 +130,15 @@ def _gates(fence: FencePart, proxies: Sequence[Any], records: Sequence[Any]) -> 
         yield Problem((("fence", "proxies_are_only_path"),), "there is no proxy, and so no such path", "remove it")
 
 
+def _bounded(fence: FencePart, proxies: Sequence[Any]) -> Iterator[Problem]:
+    """What a reload hides is waited for; without a bound for ever, and until then nobody could be admitted."""
+    for index, proxy in enumerate(proxies):
+        if fence.require == "confirmed" and proxy is not None and proxy.hard_stop_after is None:
+            problem = "has no hard_stop_after: after a reload nothing could be confirmed any more, and nobody be let in"
+            mend = "set hard-stop-after in HAProxy (global), and write the same here; or require: reachable"
+            yield Problem((("proxies", index), ("fence", "require")), problem, mend)
+
+
 def _doubled(items: Sequence[Any], section: str, key: str, of: Callable[[Any], Hashable]) -> Iterator[Problem]:
     """The same value in two items of a list; ``of`` gives what must differ, or None."""
     first: dict[Hashable, int] = {}
@@ -220,12 +230,7 @@ def warnings(parts: Parts) -> Iterator[Problem]:
         if proxy.hard_stop_after is None:
             yield Problem(
                 (place,),
-                "has no hard_stop_after: after a reload, old sessions may go on unseen without an end"
-                + (
-                    ", and fence.require: confirmed waits for ever"
-                    if parts.values["fence"].require == "confirmed"
-                    else ""
-                ),
+                "has no hard_stop_after: after a reload, old sessions may go on unseen without an end",
                 "set hard-stop-after in HAProxy, and write the same here",
             )
         budget = 2 * parts.values["lease"].action_timeout

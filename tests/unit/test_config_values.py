@@ -320,7 +320,15 @@ RULES: dict[str, tuple[str, str]] = {
     "username alone": (proxy(username="u"), "has a username without a password"),
     "tls on socket": (SMALLEST.replace("backend:", "ca_file: /etc/hosts, backend:"), "ca_file goes with stats"),
     "tls without tls": (proxy(ca_file="/etc/hosts").replace("https", "http"), "ca_file has no effect with http://"),
-    "confirmed": (SMALLEST + "fence: {require: confirmed}\n", "no gate could ever confirm"),
+    "confirmed": (
+        SMALLEST.replace("backend: producers}", "backend: producers, hard_stop_after: 5s}")
+        + "fence: {require: confirmed}\n",
+        "no gate could ever confirm",
+    ),
+    "confirmed without a bound": (
+        SMALLEST + "fence: {require: confirmed, proxies_are_only_path: true}\n",
+        "has no hard_stop_after: after a reload nothing could be confirmed any more",
+    ),
     "none with a gate": (
         SMALLEST + "fence: {require: none}\n",
         "failover.yaml:8: fence.require: 'none': there are proxies, and they are gates. Mend: remove it, or",
@@ -353,7 +361,8 @@ def test_times_that_just_fit_are_accepted_in_spite_of_rounding() -> None:
 
 
 def test_confirmed_is_accepted_where_proxies_are_the_only_path() -> None:
-    text = SMALLEST + "fence: {require: confirmed, proxies_are_only_path: true}\n"
+    bounded = SMALLEST.replace("backend: producers}", "backend: producers, hard_stop_after: 5s}")
+    text = bounded + "fence: {require: confirmed, proxies_are_only_path: true}\n"
     assert accepted(text).pool.fence.require == "confirmed"
 
 

@@ -100,17 +100,24 @@ def test_a_failover_is_counted_with_its_cause_and_its_time() -> None:
     assert made.value("generation") == 2
 
 
-def test_a_running_split_brain_is_counted_as_it_lasts() -> None:
+def test_a_running_split_brain_is_counted_as_it_lasts_also_by_the_daemon_after_a_restart() -> None:
     made = watched()
-    at = instant(made.world.t)
-    made.metrics.event(Event(EventKind.SPLIT_BRAIN, at, "two"))
-    made.world.t += 7
-    assert made.value("split_brains_total") == 1
-    assert made.value("split_brain_seconds_total") == pytest.approx(7)
-    made.metrics.event(Event(EventKind.SPLIT_BRAIN_HEALED, at.after(9), "healed"))
-    made.world.t += 100
-    assert made.value("split_brain_seconds_total") == pytest.approx(9)
+    made.world.ask(Verb.PAUSE)
+    made.run(20)
+    began = made.world.t
     made.world.set("p1", backup=Admin.READY)
+    made.run(70)
+    assert made.value("split_brains_total") == 1
+    assert made.value("split_brain_seconds_total") == made.world.t - began
+    again = Watched(made.world)
+    again.run(30)
+    assert again.value("split_brains_total") == 1
+    assert again.value("split_brain_seconds_total") == made.world.t - began
+    again.world.ask(Verb.RESUME)
+    again.run(20)
+    lasted = again.value("split_brain_seconds_total")
+    again.run(500)
+    assert again.value("split_brain_seconds_total") == lasted == pytest.approx(100, abs=11)
 
 
 def test_steps_and_pings_are_counted_by_what_became_of_them() -> None:

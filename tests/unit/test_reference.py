@@ -17,7 +17,7 @@ from policy_world import World, instant, make_gateless_pool, make_pool
 from prometheus_client.parser import text_string_to_metric_families
 from status_world import report
 
-from failover import config, journal, status
+from failover import config, incidents, journal, splits, status
 from failover.cli import COMMANDS, main
 from failover.cli.daemon import Seen
 from failover.cli.ping import Outcome, document
@@ -258,6 +258,16 @@ def test_every_key_of_the_history_has_a_row() -> None:
     assert set(rows(chapter("### `failover history --json`"))) == set(journal.document(entry))
 
 
+def test_every_key_of_the_report_of_an_incident_has_a_row() -> None:
+    done = (incidents.Deed("s", instant(0), "close", "sent"),)
+    lasting = incidents.Incident(1, instant(0), 1, "main", "split-brain x", done=done)
+    seen = incidents.Now(instant(1), 1, "main", decides=True, contested=False)
+    made = incidents.document(incidents.report(lasting, seen), over=False)
+    assert set(rows(chapter("### `failover history --incident 7 --json`"))) == {path for path, _ in leaves(made)}
+    begun = Event(EventKind.SPLIT_BRAIN, instant(0), "", detail={"incident": 1})
+    assert incidents.document(incidents.unreported(begun), over=None).keys() == made.keys()
+
+
 @pytest.mark.parametrize("words", ["check --offline --json", "version --json"])
 def test_every_key_of_what_these_commands_print_has_a_row(words: str, tmp_path: Path) -> None:
     file = tmp_path / "failover.yaml"
@@ -325,10 +335,11 @@ def signs() -> dict[str, bool]:
 
 def test_every_kind_of_drift_has_a_row_and_a_series() -> None:
     source = (ROOT / "failover" / "situation.py").read_text()
-    of_gates = set(re.findall(r'found\.(?:append|extend)\(\(?"([\w-]+)"', source)) | {"split-brain", "not-serving"}
+    of_gates = set(re.findall(r'found\.(?:append|extend)\(\(?"([\w-]+)"', source)) | {"not-serving"}
     assert {"proxy-silent", "tainted", "passed-over", "exposed"} <= of_gates
     assert len(signs()) > 8
-    assert set(rows(chapter("### Kinds of drift"))) == set(DRIFTS) == of_gates | set(signs())
+    assert set(rows(chapter("### Kinds of drift"))) == set(DRIFTS) == of_gates | set(signs()) | set(splits.KINDS)
+    assert set(rows(chapter("### Split brain"))) == set(splits.KINDS)
 
 
 def test_every_alert_about_records_is_said() -> None:
