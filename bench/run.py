@@ -31,6 +31,7 @@ BENCHES = {
     "repair": "split brain forced to repaired, against the observing interval",
     "route53": "decision to accepted, to INSYNC and to all servers right, against bare boto3; calls an hour",
     "rfc2136": "decision to accepted by BIND, against nsupdate and a bare dnspython update",
+    "simulation": "ticks, faults and handovers per second of CPU in the simulator, with world and invariants",
     "daemon": "resident memory and CPU time of the daemon with one pool",
 }
 INTERRUPTED = 130
@@ -38,7 +39,7 @@ INTERRUPTED = 130
 
 def arguments() -> argparse.ArgumentParser:
     """What can be said on the command line."""
-    listed = "\n".join(f"  {name:10}{what}" for name, what in BENCHES.items())
+    listed = "\n".join(f"  {name:12}{what}" for name, what in BENCHES.items())
     parser = argparse.ArgumentParser(
         description="Speed and memory as ratios taken in one run.",
         epilog=f"benches:\n{listed}",

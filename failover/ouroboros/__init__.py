@@ -6,6 +6,7 @@
     handshake  keepalive  chainsync        the messages of three mini-protocols
     client  server                         one connection, from either end: bytes in, events out
     networks                               magic numbers of the public networks
+    failures                               what ended a ping, in words
     ping        the only module here that touches sockets
 
 All but ``ping`` are sans-IO: no sockets, no clock, no asyncio. Nothing here imports a dependency but cbor2.

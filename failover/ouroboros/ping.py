@@ -13,12 +13,13 @@ import os
 import socket
 from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass
-from typing import Any, TypeVar
+from typing import Any, Protocol, TypeVar
 
 from failover.errors import PingError, WorkerBusy
 from failover.model import Address, Tip
 from failover.ouroboros.client import Client, Event, TipTold
 from failover.ouroboros.errors import ProtocolError, plain
+from failover.ouroboros.failures import explain
 from failover.ports import Host, Worker
 
 T = TypeVar("T")
@@ -42,6 +43,28 @@ class SocketAddress:
 
 
 Resolve = Callable[[str, int, float], Awaitable[Sequence[SocketAddress]]]
+
+
+class Socket(Protocol):
+    """What a session needs of a non-blocking socket."""
+
+    def setsockopt(self, level: int, option: int, value: int, /) -> None: ...
+    def getsockopt(self, level: int, option: int, /) -> int: ...
+    def fileno(self) -> int: ...
+    def connect_ex(self, address: Any, /) -> int: ...
+    def send(self, data: bytes, /) -> int: ...
+    def recv(self, most: int, /) -> bytes: ...
+    def close(self) -> None: ...
+
+
+class Sockets(Protocol):
+    """Where sockets come from, and who calls back when one is ready: a simulation's, in place of the system's."""
+
+    def socket(self, family: int, kind: int) -> Socket: ...
+    def add_reader(self, fd: int, call: Callable[[], None]) -> object: ...
+    def add_writer(self, fd: int, call: Callable[[], None]) -> object: ...
+    def remove_reader(self, fd: int) -> object: ...
+    def remove_writer(self, fd: int) -> object: ...
 
 
 @dataclass(frozen=True, slots=True)
@@ -110,6 +133,7 @@ async def ping(
     *,
     resolver: Resolve | None = None,
     linger: float = 0.0,
+    sockets: Sockets | None = None,
 ) -> PingResult:
     """One whole ping within ``timeout`` seconds: name, connection, handshake, keep-alive, tip, polite end.
 
@@ -117,7 +141,7 @@ async def ping(
     seconds the peer may take to end its side before we close (a node whose responders still run logs an error).
     Raises PingError and nothing else; the connection is closed in any case, also when cancelled.
     """
-    session, probe, spent = await _reach(host, address, magic, timeout, resolver, Session._probe)
+    session, probe, spent = await _reach(host, address, magic, timeout, resolver, Session._probe, sockets)
     await session.close(min(linger, timeout - spent / 1e3))
     return PingResult(
         session.address,
@@ -145,6 +169,7 @@ class Session:
         "_fd",
         "_host",
         "_loop",
+        "_ready",
         "_socket",
         "_stage",
         "_waiter",
@@ -154,11 +179,21 @@ class Session:
         "handshake_ms",
     )
 
-    def __init__(self, host: Host, address: Address, where: SocketAddress, magic: int, dns_ms: float) -> None:
+    def __init__(
+        self,
+        host: Host,
+        address: Address,
+        where: SocketAddress,
+        magic: int,
+        dns_ms: float,
+        sockets: Sockets | None = None,
+    ) -> None:
         self._host = host
         self._loop = asyncio.get_running_loop()
+        self._ready = sockets or self._loop  # who calls back
         self._client = Client(magic)
-        self._socket = socket.socket(where.family, socket.SOCK_STREAM | socket.SOCK_NONBLOCK)
+        make: Callable[[int, int], Socket] = sockets.socket if sockets else socket.socket
+        self._socket = make(where.family, socket.SOCK_STREAM | socket.SOCK_NONBLOCK)
         self._stage = "connect"
         self._fd = self._socket.fileno()
         self._event: Event | None = None  # the last answer
@@ -230,14 +265,14 @@ class Session:
         self._socket.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
         failed = self._socket.connect_ex(self._where.sockaddr)
         if failed == errno.EINPROGRESS:
-            self._loop.add_writer(self._fd, self._wake)
+            self._ready.add_writer(self._fd, self._wake)
             await self._wait()
             failed = self._socket.getsockopt(socket.SOL_SOCKET, socket.SO_ERROR)
         if failed:
             raise OSError(failed, os.strerror(failed))
         # One reader for the whole session: registering it anew for each answer costs more than the answer.
-        self._loop.add_reader(self._fd, self._read)
-        self._loop.remove_writer(self._fd)
+        self._ready.add_reader(self._fd, self._read)
+        self._ready.remove_writer(self._fd)
         connected = self._host.now().mono
         self.connect_ms = (connected - began) * 1e3
         self._stage = "handshake"
@@ -289,20 +324,20 @@ class Session:
         except BlockingIOError:
             return
         except (OSError, EOFError, ProtocolError) as error:
-            self._loop.remove_reader(self._fd)
+            self._ready.remove_reader(self._fd)
             self._broken = error
         self._wake()
 
     def _shut(self) -> None:
         """Close the socket, at once and from anywhere; a second time does nothing."""
         if self._fd >= 0:
-            self._loop.remove_reader(self._fd)
-            self._loop.remove_writer(self._fd)
+            self._ready.remove_reader(self._fd)
+            self._ready.remove_writer(self._fd)
             self._socket.close()
             self._fd = -1
 
     def _failure(self, error: Exception, timeout: float) -> PingError:
-        return _explain(error, self._stage, self._label(), timeout, self._client.pending)
+        return explain(error, self._stage, self._label(), timeout, self._client.pending)
 
     def _label(self) -> str:
         literal = self._where.sockaddr[0] == self._asked.host
@@ -319,6 +354,7 @@ async def _reach(
     timeout: float,
     resolver: Resolve | None,
     work: Callable[[Session], Awaitable[T]] | None,
+    sockets: Sockets | None = None,
 ) -> tuple[Session, Any, float]:
     """The first address with which handshake and ``work`` succeed: its session, what ``work`` gave, milliseconds."""
     began = host.now().mono
@@ -332,11 +368,11 @@ async def _reach(
                 others = len(found) - index - 1
                 share = (timeout - (host.now().mono - began)) / (others + 1) if others else timeout
                 try:
-                    session = Session(host, address, where, magic, (looked_up - began) * 1e3)
+                    session = Session(host, address, where, magic, (looked_up - began) * 1e3, sockets)
                     outcome = await _attempt(session, work, share if others else None)
                 except (OSError, EOFError, ProtocolError) as error:
                     failures.append(
-                        session._failure(error, share) if session else _explain(error, "connect", str(address), share)
+                        session._failure(error, share) if session else explain(error, "connect", str(address), share)
                     )
                     if session:
                         session._shut()
@@ -345,7 +381,7 @@ async def _reach(
                     reached, session = session, None
                     return reached, outcome, (host.now().mono - began) * 1e3
     except OSError as error:  # TimeoutError is one
-        late = session._failure(error, timeout) if session else _explain(error, "dns", str(address), timeout)
+        late = session._failure(error, timeout) if session else explain(error, "dns", str(address), timeout)
         failures.append(late)
     finally:
         if session:
@@ -402,7 +438,7 @@ def _look_up(name: str, port: int) -> list[SocketAddress]:
     try:
         infos = socket.getaddrinfo(name, port, type=socket.SOCK_STREAM)
     except OSError as error:
-        raise _explain(error, "dns", name, 0) from error
+        raise explain(error, "dns", name, 0) from error
     except ValueError as error:  # a label that is too long or empty, a null byte
         raise PingError(f"{plain(name)}: not a name that can be looked up", "dns", "check the name") from error
     return [SocketAddress(family, _without_zone(sockaddr)) for family, _, _, _, sockaddr in infos]
@@ -413,61 +449,7 @@ def _without_zone(sockaddr: tuple[Any, ...]) -> tuple[Any, ...]:
     return (str(sockaddr[0]).partition("%")[0], *sockaddr[1:])
 
 
-# ---------------------------------------------------------------- what went wrong, in words
-
-_SILENCE = {
-    "dns": ("{}: no answer from the name servers within {:.3g} s", "check the name servers of this machine"),
-    "connect": (
-        "{}: no answer to the connection attempt within {:.3g} s",
-        "the host is down, or a firewall drops the packets",
-    ),
-    "handshake": (
-        "{}: connected, but the handshake was not answered within {:.3g} s",
-        "the process is stopped or overloaded, or it is no Cardano node",
-    ),
-    "keep-alive": ("{}: no answer to the keep-alive within {:.3g} s", "the process is stopped or overloaded"),
-    "tip": ("{}: no answer to the question for the tip within {:.3g} s", "the process is stopped or overloaded"),
-}
-
-_CONNECT_ERRORS = {
-    errno.ECONNREFUSED: ("connection refused", "nothing listens there: check the port; a node that replays is not up"),
-    errno.EHOSTUNREACH: ("no route to the host", "check the address and the network between"),
-    errno.ENETUNREACH: ("no route to the network", "check the address and the network between"),
-    errno.ETIMEDOUT: ("no answer to the connection attempt", "the host is down, or a firewall drops the packets"),
-    errno.EACCES: ("this machine forbids the connection", "check its own firewall"),
-    errno.EPERM: ("this machine forbids the connection", "check its own firewall"),
-    errno.EMFILE: ("too many open files here", "raise the limit of open files, or ping fewer at once"),
-    errno.ENFILE: ("too many open files here", "raise the limit of open files, or ping fewer at once"),
-    errno.EADDRNOTAVAIL: ("no free local port or address for it", "ping fewer at once"),
-}
-
-_DNS_ERRORS = {
-    socket.EAI_NONAME: ("the name is not found", "check the name"),
-    socket.EAI_NODATA: ("the name has no address", "check the name"),
-    socket.EAI_AGAIN: ("the name servers do not answer", "check the name servers of this machine"),
-}
-
-
-def _explain(error: Exception, stage: str, label: str, timeout: float, pending: int = 0) -> PingError:
-    """One clear sentence for what ended a ping at ``stage``."""
-    if isinstance(error, ProtocolError):
-        return PingError(f"{label}: {error}", stage, error.mend)
-    if isinstance(error, socket.gaierror):
-        words, mend = _DNS_ERRORS.get(error.errno or 0, (f"cannot be looked up: {error.strerror}", "check the name"))
-        return PingError(f"{plain(label)}: {words}", stage, mend)
-    if isinstance(error, TimeoutError) and error.errno is None:
-        sentence, mend = _SILENCE[stage]
-        part = f" ({pending} bytes of an answer came)" if pending else ""
-        return PingError(sentence.format(plain(label), timeout) + part, stage, mend)
-    if stage == "connect" and isinstance(error, OSError):
-        words, mend = _CONNECT_ERRORS.get(error.errno or 0, (f"cannot connect: {error.strerror}", ""))
-        return PingError(f"{label}: {words}", stage, mend, refused=error.errno == errno.ECONNREFUSED)
-    hint = "wrong network magic or version?" if stage == "handshake" else "the node restarts, or ended the connection"
-    if isinstance(error, EOFError):
-        return PingError(f"{label}: connection closed by the peer during the {stage}", stage, hint)
-    if isinstance(error, ConnectionError):
-        return PingError(f"{label}: connection reset by the peer during the {stage}", stage, hint)
-    return PingError(f"{label}: the connection broke during the {stage}: {error}", stage)
+# ---------------------------------------------------------------- the end of it
 
 
 def _verdict(failures: Sequence[PingError]) -> PingError:

@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import asyncio
 import hashlib
+from collections import deque
 from collections.abc import Callable, Generator
 from contextlib import AbstractAsyncContextManager
 from types import coroutine
@@ -89,6 +90,8 @@ class VirtualHost:
         self._utc = nanoseconds(utc0) - self._mono  # UTC, less the clock
         self._timers: dict[_Timer, None] = {}  # in the order of setting
         self._asleep = 0  # suspensions that have not ended
+        self._frozen = 0  # of these, those in which the clocks stand still
+        self._delivered: deque[Callable[[], None]] = deque()
         self._hung: set[str] = set()
         self._workers: dict[str, list[VirtualWorker]] = {}
 
@@ -130,6 +133,11 @@ class VirtualHost:
         self._workers.setdefault(name, []).append(worker)
         return worker
 
+    @property
+    def asleep(self) -> bool:
+        """Whether the machine stands still."""
+        return self._asleep > 0
+
     # ------------------------------------------------------------ what happens to clocks
 
     def step_utc(self, seconds: float) -> None:
@@ -164,9 +172,42 @@ class VirtualHost:
         self._rearm()
         self.loop.call_at_ns(self.loop.now_ns + nanoseconds(seconds), self._resume)
 
+    def wake(self) -> None:
+        """End every suspension and every standstill now."""
+        while self._frozen:
+            self._thaw()
+        while self._asleep:
+            self._resume()
+
     def _resume(self) -> None:
+        if not self._asleep:  # it was woken before its time
+            return
         self._asleep -= 1
         self._rearm()
+        while self._delivered and not self._asleep:
+            self._delivered.popleft()()
+
+    def freeze(self, seconds: float) -> None:
+        """Stand still for ``seconds`` of the loop's time, and the clocks too, as a paused virtual machine does."""
+        self._mono, self._since = self._clock(), self.loop.now_ns
+        self._frozen += 1
+        self._asleep += 1
+        self._rearm()
+        self.loop.call_at_ns(self.loop.now_ns + nanoseconds(seconds), self._thaw)
+
+    def _thaw(self) -> None:
+        if not self._frozen:
+            return
+        self._mono, self._since = self._clock(), self.loop.now_ns
+        self._frozen -= 1
+        self._resume()
+
+    def deliver(self, call: Callable[[], None]) -> None:
+        """Let something reach this machine from outside: now, or when it goes on."""
+        if self._asleep:
+            self._delivered.append(call)
+        else:
+            call()
 
     # ------------------------------------------------------------ what happens to edges
 
@@ -195,6 +236,8 @@ class VirtualHost:
         return self._asked
 
     def _clock(self) -> int:
+        if self._frozen:
+            return self._mono
         return self._mono + (self.loop.now_ns - self._since) * self._pace // MILLION
 
     def _arm(self, seconds: float, callback: Callable[[], None]) -> _Timer:

@@ -24,7 +24,7 @@ import heapq
 import threading
 from collections import deque
 from collections.abc import AsyncGenerator, Callable, Coroutine, Generator
-from contextvars import Context
+from contextvars import Context, ContextVar
 from typing import Any, NoReturn, TypeVar, TypeVarTuple
 
 from failover.host import finite
@@ -33,6 +33,7 @@ R = TypeVar("R")
 Args = TypeVarTuple("Args")
 
 NANO = 1_000_000_000  # nanoseconds in a second
+OWNER: ContextVar[object | None] = ContextVar("owner", default=None)  # the process that a task belongs to
 MOST_ROUNDS = 100_000  # rounds of the loop at one instant; a real burst takes some dozens
 MOST_CANCELLED = 256  # cancelled timers that are kept before the heap is swept, or half of it
 
@@ -52,10 +53,11 @@ class Stalled(RuntimeError):
 class VirtualTask(asyncio.Task[Any]):
     """A task that is hashed by its serial number, so that sets of tasks have an order that repeats."""
 
-    __slots__ = ("serial",)
+    __slots__ = ("owner", "serial")
 
     def __init__(self, coro: Any, loop: VirtualLoop, name: str | None, context: Context | None) -> None:
         self.serial = serial = loop.count("task")  # first of all: asyncio puts the task in a set while it is made
+        self.owner = OWNER.get()
         super().__init__(coro, loop=loop, name=name or f"task-{serial}", context=context)
 
     def __hash__(self) -> int:
@@ -129,6 +131,12 @@ class VirtualLoop(asyncio.BaseEventLoop):
         """The tasks that have not ended, oldest first."""
         tasks = [task for task in asyncio.all_tasks(self) if isinstance(task, VirtualTask)]
         return sorted(tasks, key=lambda task: task.serial)
+
+    def discard(self, owner: object) -> None:
+        """Throw away the tasks of a process that was killed. Cut its ways out first: their ``finally`` blocks run."""
+        for task in self.pending():
+            if task.owner is owner:
+                task.cancel()
 
     # ------------------------------------------------------------ the clock and what is due
 

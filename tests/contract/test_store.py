@@ -28,6 +28,7 @@ from failover.model import (
     Verb,
 )
 from failover.ports import Store
+from failover.simulator.store import Disk, SimStore
 from failover.store.sqlite import SqliteStore
 
 T0 = Instant("boot-1", 1_000.0, 1_790_000_000.0)
@@ -51,7 +52,12 @@ def sqlite_site(folder: Path) -> Site:
     return Site(lambda boot: SqliteStore(folder / "state", pool="EXMPL", boot=boot, clock=lambda: T0))
 
 
-STORES = {"sqlite": sqlite_site}
+def simulated_site(_: Path) -> Site:
+    disk = Disk("EXMPL")
+    return Site(lambda boot: SimStore(disk, boot=boot, clock=lambda: T0))
+
+
+STORES = {"simulated": simulated_site, "sqlite": sqlite_site}
 
 
 @pytest.fixture(params=sorted(STORES))

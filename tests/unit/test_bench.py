@@ -29,11 +29,12 @@ FIGURES = {
     "repair": {"repair, worst", "repair, median"},
     "route53": {"route53, accepted", "route53, INSYNC", "route53, servers", "route53, calls", "route53, changes"},
     "rfc2136": {"rfc2136, nsupdate", "rfc2136, bare"},
+    "simulation": {"simulation, quiet", "simulation, ticks", "simulation, faults", "simulation, handovers"},
     "daemon": {"memory", "memory, Route 53", "memory, RFC 2136", "cpu"},
 }
 WITH_HAPROXY = {"handover", "repair", "daemon"}
 WITH_BIND = {"rfc2136", "daemon"}
-NOTHING = {"route53, changes"}  # what is aimed at there
+NOTHING = {"route53, changes", "simulation, handovers"}  # what is aimed at, or what little time may bring
 
 
 def command(name: str) -> list[str]:

@@ -1,0 +1,524 @@
+"""The judge: the invariants of the design, by name, from the truth of the world and not from what is claimed.
+
+It looks after every change of the world, before every step that leaves, after every commit and every tick. What two
+producers reachable at once is put down to (``overlap``) has to be named; what cannot be named is a violation.
+"""
+
+from __future__ import annotations
+
+from collections import deque
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING
+
+from failover.handover import TRANSITIONS
+from failover.model import (
+    Admin,
+    Assignment,
+    Cause,
+    Check,
+    Commit,
+    Event,
+    EventKind,
+    Instant,
+    Phase,
+    Ping,
+    StepKind,
+)
+from failover.simulator.conduct import Conduct
+from failover.simulator.nodes import SLOTS0
+from failover.tick import Outcome
+
+if TYPE_CHECKING:
+    from failover.simulator.machine import Daemon
+    from failover.simulator.world import World
+
+MOST = 20  # violations kept of one run
+SEEN_WITHIN = 5.0  # seconds after which the controller has seen what another hand did: two readings and a latency
+REPAIR = 25.0  # seconds in which a split is ended that can be: two action timeouts and two readings
+SLACK = 0.5  # seconds that rounding and waking may cost a timer
+SYNC_SLACK = 25  # slots by which our own reckoning of lag may differ: a block, and the time of a ping
+PINGS = 4000  # remembered of each producer
+
+
+@dataclass(frozen=True, slots=True)
+class Violation:
+    """An invariant that did not hold: its name (DESIGN), when (seconds), and what was so."""
+
+    name: str
+    at: float
+    words: str
+
+    def __str__(self) -> str:
+        return f"{self.name}: {self.words}"
+
+
+@dataclass(frozen=True, slots=True)
+class Point:
+    """What was so from ``at`` on: who is up, who could be admitted, who is, and who has the role by the store."""
+
+    at: float
+    up: tuple[str, ...]
+    servable: tuple[str, ...]
+    admitted: tuple[str, ...]
+    active: str | None
+
+
+@dataclass(slots=True)
+class _Ping:
+    at: Instant
+    bad: bool  # failed, or perhaps lagging
+    ok: bool
+    lags: bool  # certainly lagging
+
+
+@dataclass(slots=True)
+class _Span:
+    """Something that lasts: since when, and how long it may."""
+
+    since: float | None = None
+    told: bool = False
+
+
+class Judge:
+    """One run's judge. ``overlap`` and ``lost`` are in seconds."""
+
+    def __init__(self, world: World) -> None:
+        self.world = world
+        self.violations: list[Violation] = []
+        self.overlap: dict[str, float] = {}
+        self.lost = 0.0
+        self.outage = 0.0
+        self.points: list[Point] = []
+        self.ticks = 0
+        self.handovers = 0
+        self.redirects = 0
+        self.edges: dict[str, int] = {}  # moves of the phase table (handover.TRANSITIONS), and how often
+        self.tampered = False  # the state folder was put back or deleted: what it said is lost
+        self.healed_at: float | None = None
+        self.handovers_since_healed = 0
+        self._at = 0.0
+        self._reached: dict[str, bool] = {}
+        self._why: str | None = None
+        self._none = False
+        self._out = False
+        self._harm = _Span()
+        self._split = _Span()
+        self._pings: dict[str, deque[_Ping]] = {n: deque(maxlen=PINGS) for n in world.pool.names}
+        self._visible_at: dict[str, float] = {}  # when a proxy's check of a producer last did not fail
+        self._deaf: dict[tuple[str, str], int] = {}
+        self._told: list[tuple[str, Event]] = []
+        self.conduct = Conduct(world, self.broken)
+        self._accepted: frozenset[str] = frozenset()  # gates passed over, while two are reachable because of that
+
+    def broken(self, name: str, words: str) -> None:
+        """An invariant did not hold."""
+        if len(self.violations) < MOST:
+            at = self.world.nature.now()
+            self.violations.append(Violation(name, at, words))
+            self.world.nature.loop.trace(f"violation {name}: {words}")
+
+    # ------------------------------------------------------------ the truth, as time passes
+
+    def look(self) -> None:
+        """Something has changed: account for the time until now, and look what is so from now on."""
+        world, now = self.world, self.world.nature.now()
+        self._pass(now)
+        self._reached = world.reached()
+        self._why = self._excuse() if len(self._reached) > 1 else None
+        if self._why is None:
+            self._accepted = frozenset()
+        if self._why == "unexplained":
+            self.broken("one-active", self._two())
+        names = world.pool.names
+        servable = tuple(n for n in names if world.servable(n))
+        admitted = tuple(n for n in servable if world.admitted(n))
+        self._none, self._out = not self._reached, bool(servable) and not admitted
+        a = world.disk.assignment
+        up = tuple(n for n in names if world.nodes[n].forges)
+        point = Point(now, up, servable, admitted, None if a is None else a.active)
+        if not self.points or replace(self.points[-1], at=now) != point:
+            self.points.append(point)
+        self.conduct.look()
+        for name in names:
+            if not world.proxies or any(x.check(name) is not Check.FAILED for x in world.proxies.values()):
+                self._visible_at[name] = now
+        self._harm_now(now, admitted)
+        self._split_now(now)
+        for held in world.names.values():
+            if not held.holds_one() and held.put_by != "somebody":
+                self.broken("dns-never-empty", f"{held.record.label} does not hold one value with a TTL of 60 or more")
+
+    def _pass(self, now: float) -> None:
+        seconds = now - self._at
+        self._at = now
+        if seconds <= 0:
+            return
+        if self._why is not None:
+            self.overlap[self._why] = self.overlap.get(self._why, 0.0) + seconds
+        if self._none:
+            self.lost += seconds
+        if self._out:
+            self.outage += seconds
+
+    def _two(self) -> str:
+        gates = [
+            f"{p.name}: {', '.join(f'{n} {a.value}' for n, a in p.admin.items())}" for p in self.world.proxies.values()
+        ]
+        return f"{' and '.join(self._reached)} are both reachable ({'; '.join(gates)})"
+
+    def _excuse(self) -> str:
+        """What two producers reachable at once are put down to."""
+        world = self.world
+        if world.pool.gateless:
+            return "gateless"
+        if sum(not leak for leak in self._reached.values()) < 2:
+            return "leak"
+        a = world.disk.assignment
+        if a is not None:  # the next handover forgets them before it closes anybody
+            self._accepted |= {str(p.gate) for p in a.passed_over}
+        whys = []
+        for proxy in world.proxies.values():
+            for session in proxy.sessions:
+                if not proxy.carries(session):
+                    continue
+                if session.hidden:
+                    whys.append("reload")
+                elif proxy.moved_by[session.producer] != "us":
+                    whys.append("hand")
+                elif proxy.swapped:
+                    whys.append("swap")
+                elif f"{session.producer}@{proxy.name}" in self._accepted:
+                    whys.append("passed-over")
+        if self.tampered and not whys:
+            return "tampered"
+        strict = world.pool.fence.require == "confirmed"
+        for why in ("hand", "swap", "passed-over", "reload"):
+            if why in whys and not (strict and why == "passed-over"):
+                return why
+        return "unexplained"
+
+    def _steered(self) -> Daemon | None:
+        """The daemon that decides and is free to act, as far as the world lets it."""
+        world = self.world
+        daemon = world.machine.decider
+        a = world.disk.assignment
+        if daemon is None or a is None or a.released or a.paused is not None or world.pool.mode != "act":
+            return None
+        if world.disk.full or world.disk.broken or world.machine.latency > 0.1 or world.machine.host.asleep:
+            return None
+        if not world.network.calm or daemon.outcome is None or daemon.outcome.decision.rule == 1:
+            return None
+        return daemon
+
+    def _harm_now(self, now: float, admitted: tuple[str, ...]) -> None:
+        """no-harm: how long nobody is admitted because of a handover, while all is well with its target."""
+        world, a = self.world, self.world.disk.assignment
+        running = a is not None and a.phase is not Phase.STEADY and a.target is not None and not world.pool.gateless
+        well = running and not admitted and self._steered() is not None and world.servable(str(a and a.target))
+        well = well and all(x.running and not x.hung and not x.swapped for x in world.proxies.values())
+        well = well and not any(world.machine.decider_sees_contested())
+        budget = 2 * world.pool.lease.action_timeout + 30.0 + self._hidden()
+        self._lasting(self._harm, well, now, budget, "no-harm", f"nobody is admitted for more than {budget:g} s")
+
+    def _hidden(self) -> float:
+        bounds = [p.config.hard_stop_after or 0.0 for p in self.world.proxies.values()]
+        return max(bounds, default=0.0) + world_patience(self.world)
+
+    def _split_now(self, now: float) -> None:
+        """A split that the controller can end is ended soon."""
+        world, a = self.world, self.world.disk.assignment
+        able = self._why in ("hand", "unexplained") and self._steered() is not None
+        able = able and a is not None and a.phase is Phase.STEADY and a.active is not None
+        able = able and world.nodes[str(a and a.active)].forges and world.nodes[str(a and a.active)].delay < 1.0
+        able = able and all(x.running and not x.hung and not x.swapped for x in world.proxies.values())
+        able = able and not any(world.machine.decider_sees_contested())
+        self._lasting(self._split, able, now, REPAIR, "repair", f"{self._two()} for more than {REPAIR:g} s")
+
+    def _lasting(self, span: _Span, so: bool, now: float, budget: float, name: str, words: str) -> None:
+        if not so:
+            span.since, span.told = None, False
+            return
+        if span.since is None:
+            span.since = now
+            self.world.nature.after(budget + 0.001, self.world.reckon)
+        elif now - span.since > budget and not span.told:
+            span.told = True
+            self.broken(name, words)
+
+    # ------------------------------------------------------------ what the controller sees
+
+    def pinged(self, producer: str, ping: Ping) -> None:
+        """A ping ended."""
+        world = self.world
+        lag = 0 if ping.tip is None else SLOTS0 + world.nature.now() - ping.tip.slot
+        most = world.pool.health.max_lag
+        bad = not ping.ok or lag > most - SYNC_SLACK
+        self.conduct.pinged(producer, ping)
+        self._pings[producer].append(_Ping(ping.at, bad, ping.ok, lag > most + SYNC_SLACK))
+
+    def heard_reference(self, daemon: Daemon, reference: str, ok: bool) -> None:
+        """A ping of a reference ended."""
+        self.conduct.heard_reference(daemon, reference, ok)
+        key = (daemon.name, reference)
+        self._deaf[key] = 0 if ok else self._deaf.get(key, 0) + 1
+
+    def ticked(self, daemon: Daemon, outcome: Outcome) -> None:
+        """explained: every decision carries the rule's number and words, and what those before it lacked."""
+        self.ticks += 1
+        decision = outcome.decision
+        self._count_edge(daemon, outcome)
+        numbers = tuple(number for number, _ in decision.lacked)
+        if not decision.verdict.reason or not decision.title or numbers != tuple(range(1, decision.rule)):
+            self.broken("explained", f"rule {decision.rule} decided without saying why")
+        elif not all(words for _, words in decision.lacked):
+            self.broken("explained", f"rule {decision.rule}: a rule before it did not say what it lacked")
+
+    def _count_edge(self, daemon: Daemon, outcome: Outcome) -> None:
+        a = outcome.assignment
+        before, daemon.phase = daemon.phase, None if a is None else a.phase
+        if not outcome.changed or a is None or before is None:
+            return
+        if outcome.decision.rule == 3 and outcome.decision.verdict.key in RUNNING:
+            edge = outcome.decision.verdict.key
+        elif a.phase is not Phase.FENCING or outcome.decision.rule == 3 or outcome.decision.verdict.assignment is None:
+            return
+        else:
+            edge = "decided" if before is Phase.STEADY else f"by-hand from {before.value}"
+        self.edges[edge] = self.edges.get(edge, 0) + 1
+
+    def told(self, daemon: Daemon, event: Event) -> None:
+        """Something was said; an alert must be in the journal in the end."""
+        if event.kind in (EventKind.ALERT, EventKind.SPLIT_BRAIN, EventKind.SPLIT_BRAIN_HEALED):
+            self._told.append((daemon.name, event))
+
+    # ------------------------------------------------------------ what the controller decides
+
+    def assigned(self, before: Assignment | None, after: Assignment, commit: Commit) -> None:
+        """A new assignment is durable."""
+        if before is not None:
+            self.conduct.assigned(before, after)
+        if before is None or after.generation == before.generation:
+            return
+        if before.generation > after.generation and not self.tampered:
+            self.broken("freshness", f"the generation fell from {before.generation} to {after.generation}")
+        if after.phase is Phase.STEADY and not self.world.pool.gateless:
+            return
+        self.handovers += 1
+        if self.healed_at is not None:
+            self.handovers_since_healed += 1
+        if not any(e.kind is EventKind.PHASE_CHANGED for e in commit.events):
+            self.broken("journal-first", f"generation {after.generation} was stored without a word in the journal")
+        if before.phase is Phase.STEADY:
+            self._patience(before, after)
+
+    def _patience(self, before: Assignment, after: Assignment) -> None:
+        """patience: what the pings that were seen say of a handover that was begun."""
+        policy, active, target = self.world.pool.policy, before.active, after.target
+        if active is None or target is None:
+            return
+        now = self.world.machine.host.now()
+        if after.cause is Cause.FORCED:
+            seconds = self._in_trouble(active, now, policy.fail_over_after)
+            if seconds < policy.fail_over_after - SLACK:
+                self.broken("patience", f"{active} was left after {seconds:.1f} s of trouble")
+            if self._answered(active, now):
+                self.broken("patience", f"{active} was left although its last ping was answered")
+        elif after.cause is Cause.UNFIT:
+            unseen = self.world.nature.now() - self._visible_at.get(active, 0.0)
+            seconds = max(unseen, self._in_trouble(active, now, policy.fail_over_after))
+            if seconds < policy.fail_over_after - SLACK:
+                self.broken("patience", f"{active} was left as unfit after {seconds:.1f} s")
+        elif after.cause is Cause.AT_ONCE:
+            if self._answered(active, now):
+                self.broken("patience", f"{active} was left at once although it had answered")
+        elif after.cause is Cause.VOLUNTARY and target == self.world.pool.preferred:
+            if any(h.producer == active for h in (*before.cordoned, *after.cordoned)):
+                return
+            failovers = sum(1 for f in before.failovers if now.since(f) <= 86_400.0)
+            wait = policy.fail_back_after * min(8, 1 << max(0, failovers - 1))
+            seconds = self._fit_for(target, now)
+            if seconds < wait - SLACK:
+                self.broken("patience", f"back to {target} after {seconds:.1f} s of fitness, {wait:g} are asked for")
+
+    def _answered(self, producer: str, now: Instant) -> bool:
+        """Whether its last ping was answered; what was seen while the decision was written does not count."""
+        writing = 2 * self.world.machine.latency + 0.05
+        for ping in reversed(self._pings[producer]):
+            if not ping.ok:
+                return False
+            if now.since(ping.at) > writing:
+                return True
+        return False
+
+    def _in_trouble(self, producer: str, now: Instant, patience: float) -> float:
+        """Seconds of trouble that patience may count: the present run, or the sum within twice the time."""
+        gap, total, run, bad_since = self.world.pool.health.max_gap, 0.0, 0.0, None
+        begin = now.mono - 2 * patience
+        last: _Ping | None = None
+        for ping in self._pings[producer]:
+            if ping.at.boot != now.boot or (last is not None and ping.at.mono - last.at.mono > gap + SLACK):
+                total, bad_since = 0.0, None
+            if ping.at.boot != now.boot:
+                last = None
+                continue
+            if ping.bad and bad_since is None:
+                bad_since = ping.at.mono
+            elif not ping.bad and bad_since is not None:
+                total += max(0.0, ping.at.mono - max(bad_since, begin)) if ping.at.mono > begin else 0.0
+                bad_since = None
+            last = ping
+        if bad_since is not None:
+            run = now.mono - bad_since
+            total += now.mono - max(bad_since, begin)
+        return max(total, run)
+
+    def _fit_for(self, producer: str, now: Instant) -> float:
+        """Seconds for which it was never down, by its pings, nor lagging, and observed without a gap."""
+        health = self.world.pool.health
+        since, later, fails, lags = now.mono, now, 0, 0
+        for ping in reversed(self._pings[producer]):
+            fails = 0 if ping.ok else fails + 1
+            lags = lags + 1 if ping.lags else 0  # one reading that lags proves nothing
+            if ping.at.boot != now.boot or later.mono - ping.at.mono > health.max_gap + SLACK:
+                break
+            if fails >= health.fall or lags >= 2:
+                break
+            since, later = ping.at.mono, ping.at
+        return now.mono - since
+
+    def sending(self, daemon: Daemon, proxy: str, kind: StepKind, producer: str) -> None:
+        """A step leaves now: may it?"""
+        world, a = self.world, self.world.disk.assignment
+        gate = f"{kind.value} {producer}@{proxy}"
+        if a is None:
+            self.broken("journal-first", f"{gate} without an assignment")
+            return
+        self._not_blind(daemon, a, gate)
+        self.conduct.sending(a, proxy, kind, producer)
+        rightful = a.target if a.phase is Phase.FENCING else a.active
+        if kind is StepKind.OPEN and (a.phase is Phase.FENCING or producer != a.active):
+            self.broken("freshness", f"{gate} while the store says {a.phase.value} {a.active} -> {a.target}")
+        if kind is StepKind.CLOSE and producer == rightful:
+            self.broken("freshness", f"{gate} while the store says {a.phase.value} {a.active} -> {a.target}")
+        started = (e.detail for e in world.disk.open_steps.values())
+        if not any(d.get("kind") == kind.value and d.get("gate") == f"{producer}@{proxy}" for d in started):
+            self.broken("journal-first", f"{gate} was not in the journal when it left")
+        if kind is StepKind.OPEN:
+            self._fence_first(a, producer, gate)
+
+    def _not_blind(self, daemon: Daemon, a: Assignment, gate: str) -> None:
+        world = self.world
+        if a.released or world.pool.mode != "act":
+            self.broken("not-blind", f"{gate} while released or observing")
+        if a.paused is not None and a.phase is Phase.STEADY:
+            self.broken("not-blind", f"{gate} while paused")
+        lease, now = world.disk.lease, world.machine.host.now()
+        if lease is None or lease.holder != daemon.name:
+            self.broken("not-blind", f"{gate} without the lease")
+        elif daemon.controller is not None:
+            held = daemon.controller.report().lease
+            if held is None or held.expires.reached(now):
+                self.broken("not-blind", f"{gate} with a lease that has run out")
+        references = [str(r) for r in world.pool.references]
+        fall = world.pool.health.fall
+        if references and all(self._deaf.get((daemon.name, r), 0) >= fall for r in references):
+            self.broken("not-blind", f"{gate} while no reference answers")
+
+    def _fence_first(self, a: Assignment, producer: str, gate: str) -> None:
+        """No gate that could be seen is open, or carries, for anybody else."""
+        world, now = self.world, self.world.nature.now()
+        passed = {str(p.gate) for p in a.passed_over}
+        for other in world.pool.others(producer):
+            for proxy in world.proxies.values():
+                name = f"{other}@{proxy.name}"
+                if not proxy.running or proxy.swapped or now - proxy.moved_at[other] < SEEN_WITHIN:
+                    continue
+                visible = sum(1 for s in proxy.sessions if s.producer == other and not s.hidden)
+                shut = proxy.admin[other] is Admin.MAINT and not visible
+                if shut:
+                    self._hidden_ones(proxy.name, other, gate)
+                elif name not in passed:
+                    self.broken("fence-first", f"{gate} while {name} is {proxy.admin[other].value}, {visible} sessions")
+                elif not self._alerted(name):
+                    self.broken("journal-first", f"{gate}, passing over {name} without an alert in the journal")
+
+    def _hidden_ones(self, proxy: str, other: str, gate: str) -> None:
+        """Sessions that a reload hides are waited for, as far as it is known how long."""
+        world = self.world
+        x = world.proxies[proxy]
+        hidden = [s for s in x.sessions if s.producer == other and s.hidden]
+        if not hidden or not any(x.carries(s) for s in hidden) or not world.network.joined("controller", proxy):
+            return
+        young = world.nature.now() - x.started < SEEN_WITHIN
+        known = x.config.hard_stop_after is not None
+        if (known or world.pool.fence.require == "confirmed") and not young:
+            self.broken("fence-first", f"{gate} while an old worker of {proxy} still carries {other}")
+
+    def _alerted(self, gate: str) -> bool:
+        rows = reversed(self.world.disk.journal[-2000:])
+        return any(r.event.kind is EventKind.ALERT and gate in r.event.reason for r in rows)
+
+    # ------------------------------------------------------------ in the end
+
+    def heal(self) -> None:
+        """Every fault is over: from now on it has to come right."""
+        self.look()
+        self.healed_at = self.world.nature.now()
+
+    def close(self, *, settled: bool) -> None:
+        """The run is over. ``settled``: it had its time to come right."""
+        self.look()
+        if settled:
+            self._convergence()
+        self._alerts()
+
+    def _convergence(self) -> None:
+        world, a = self.world, self.world.disk.assignment
+        daemon = world.machine.decider
+        if daemon is None:
+            self.broken("convergence", "nobody holds the lease")
+            return
+        if a is None:
+            return  # nothing to adopt may be what is so: an operator is asked
+        if a.released:
+            return
+        if a.phase is not Phase.STEADY:
+            self.broken("convergence", f"still {a.phase.value}: {a.active} -> {a.target}")
+            return
+        reached = tuple(n for n, leak in world.reached().items() if not leak)
+        if reached != (a.active,) and not world.pool.gateless:  # without a gate relays stay where they are
+            self.broken("convergence", f"{a.active} is active, reachable: {', '.join(reached) or 'nobody'}")
+        drift = [d for d in (daemon.outcome.drift if daemon.outcome else ()) if d.kind in MUST_END]
+        if drift:
+            self.broken("convergence", f"drift is left: {drift[0].kind} {drift[0].where}: {drift[0].what}")
+        if self.handovers_since_healed > 2:
+            self.broken("convergence", f"{self.handovers_since_healed} handovers after the last fault had ended")
+
+    def _alerts(self) -> None:
+        """no alert lost: what a daemon told that was not killed is in the journal, while that could be written."""
+        if self.tampered:
+            return
+        written: dict[tuple[EventKind, str], Instant] = {}
+        for row in self.world.disk.journal:
+            written[_subject(row.event)] = row.event.at
+        alive = {daemon.name for daemon in self.world.machine.daemons}
+        for name, event in self._told:
+            last = written.get(_subject(event))  # what could not be written at first is said again, and dated anew
+            if name in alive and (last is None or last.mono < event.at.mono):
+                self.broken("journal-first", f"told, but not in the journal: {event.reason}")
+                return
+
+
+RUNNING = frozenset(t.name for t in TRANSITIONS if t.name not in ("decided", "by-hand"))
+EDGES = tuple(f"{t.name} from {t.origin.value}" if t.name == "by-hand" else t.name for t in TRANSITIONS)
+MUST_END = ("split-brain", "not-serving", "tainted", "proxy-silent")
+
+
+def _subject(event: Event) -> tuple[EventKind, str]:
+    """What an event is about, however it is worded."""
+    return (event.kind, str(event.detail.get("alert", "")))
+
+
+def world_patience(world: World) -> float:
+    """Seconds for which taint may hold up a handover: two action timeouts."""
+    return 2 * world.pool.lease.action_timeout
