@@ -55,6 +55,9 @@ COMMANDS: dict[str, Entry] = {
     "run": Entry("failover.cli.run:command", "The daemon.", _RUN),
     "demo": Entry("failover.cli.demo:command", "The whole story, on loopback.", _RUN),
     "lab": Entry("failover.cli.lab:command", "Simulated nodes and relays with real proxies, on loopback.", _RUN),
+    "simulate": Entry(
+        "failover.cli.simulate:command", "What would happen: this pool on a simulated clock, with faults.", _TOOLS
+    ),
     "render": Entry("failover.cli.render:command", "Configuration for the parts around, from the same file.", _TOOLS),
     "schema": Entry("failover.cli.schema:command", "The JSON Schema of the file.", _TOOLS),
     "completion": Entry("failover.cli.completion:command", "Completion for bash, zsh or fish.", _TOOLS),
