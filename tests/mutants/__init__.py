@@ -1,0 +1,1 @@
+"""Mutants: the product with one guard taken out, and what notices it."""

@@ -1,0 +1,539 @@
+"""The mutants: each takes one guard out of the product, by replacing one piece of source that is there exactly once.
+
+Nothing here imports the product: the hook comes first. ``hunts`` are plans (plans.py), and profiles of the
+campaign's; ``within`` is the number of seeds of each in which the simulator finds it.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+INVARIANTS = ("tests/unit/test_invariants.py", "tests/unit/test_stories.py")
+SIGNPOSTS = ("tests/unit/test_signposts.py", "tests/unit/test_record_stories.py", "tests/sim/test_records.py")
+
+
+@dataclass(frozen=True, slots=True)
+class Mutant:
+    """One guard taken out. ``hunts``: plans by which the simulator finds it; ``judges``: tests that fail without it."""
+
+    name: str
+    module: str
+    anchor: str
+    replacement: str
+    hunts: tuple[str, ...] = ()
+    within: int = 2
+    judges: tuple[str, ...] = ()
+
+
+def _m(
+    name: str,
+    module: str,
+    anchor: str,
+    replacement: str,
+    *hunts: str,
+    within: int = 2,
+    judges: tuple[str, ...] = (),
+) -> Mutant:
+    return Mutant(name, f"failover.{module}", anchor, replacement, hunts, within, judges)
+
+
+FENCE = (
+    _m(
+        "closed is believed while sessions run",
+        "situation",
+        '        if server.sessions:\n            return f"{gate} still carries',
+        '        if False:\n            return f"{gate} still carries',
+        "sessions-linger",
+        within=6,
+    ),
+    _m(
+        "fencing removed",
+        "situation",
+        "        return tuple(lacks)\n",
+        "        return ()\n",
+        "switchover",
+        judges=INVARIANTS,
+    ),
+    _m(
+        "no re-read after a phase began",
+        "situation",
+        "        return a.since.boot != self.now.boot or track.read_at.mono > a.since.mono\n",
+        "        return True\n",
+        "closed-while-paused",
+    ),
+    _m(
+        "open is taken for closed",
+        "situation",
+        '        if server.admin is not Admin.MAINT:\n            return f"{gate} is open',
+        '        if False:\n            return f"{gate} is open',
+        "opened-again",
+        within=12,
+    ),
+    _m(
+        "a silent gate counts as closed",
+        "situation",
+        "        if self._last_seen_shut(track, gate, care) or self._accepted(gate, care):\n",
+        "        if True:\n",
+        "proxy-silent",
+    ),
+    _m(
+        "a silent gate is passed over in a voluntary handover",
+        "situation",
+        "        if care is Care.VOLUNTARY or (self._strict and care is not Care.BY_FORCE):\n",
+        "        if self._strict and care is not Care.BY_FORCE:\n",
+        "proxy-silent-reachable",
+    ),
+    _m(
+        "confirmed is satisfied with what can be reached",
+        "situation",
+        "        if care is Care.VOLUNTARY or (self._strict and care is not Care.BY_FORCE):\n",
+        "        if care is Care.VOLUNTARY:\n",
+        "split-sites",
+    ),
+    _m(
+        "a gate is passed over without patience",
+        "situation",
+        "        left = self.silent_left(gate.proxy)\n",
+        "        left = 0.0\n",
+        "split-later",
+    ),
+    _m(
+        "a silent gate that was open counts as seen shut",
+        "situation",
+        "        return server is not None and server.admin is Admin.MAINT and server.sessions == 0\n",
+        "        return server is not None\n",
+        "opened-then-silent",
+        within=8,
+    ),
+    _m(
+        "an empty set of gates serves",
+        "handover",
+        "    if serving and (not waiting or spent >= SERVE_BUDGET):\n",
+        "    if not waiting or spent >= SERVE_BUDGET:\n",
+        "unservable",
+    ),
+    _m(
+        "a fence that cannot complete is begun",
+        "policy",
+        "    return unservable if unservable is not None else s.unfenceable(target, care)\n",
+        "    return unservable\n",
+        "proxy-gone-lagging",
+    ),
+    _m(
+        "a producer is opened in promoting without asking the fence",
+        "handover",
+        '    if lacks:\n        return Progress(None, f"promoting',
+        '    if False:\n        return Progress(None, f"promoting',
+        "crossed-promotion",
+        within=8,
+    ),
+    _m(
+        "the active one is opened again without asking the fence",
+        "policy",
+        "    opening = () if lacks else wanted\n",
+        "    opening = wanted\n",
+        "crossed-hands",
+        within=8,
+    ),
+    _m(
+        "a fence that does not complete is never given up",
+        "handover",
+        "    elif old is not None and old != target and s.up(old):\n",
+        "    elif False and old is not None:\n",
+        "proxy-lost",
+    ),
+    _m(
+        "a timed-out opening counts as failed",
+        "edge",
+        "        if order.step.kind is StepKind.OPEN:\n            self._board.post_unanswered",
+        "        if False:\n            self._board.post_unanswered",
+        "late-opening",
+        within=8,
+    ),
+    _m(
+        "a late opening is forgotten",
+        "tick",
+        "        if track.read_at.since(answered) >= pool.lease.action_timeout:\n",
+        "        if True:\n",
+        "late-opening",
+        within=8,
+        judges=INVARIANTS,
+    ),
+    _m(
+        "taint does not hold up a fence",
+        "situation",
+        '        if gate in self._tainted:\n            return f"{gate} may yet',
+        '        if False:\n            return f"{gate} may yet',
+        "late-opening",
+        within=8,
+    ),
+    _m(
+        "the predecessor's unfinished steps are forgotten",
+        "controller",
+        '        if begun.detail.get("kind") == StepKind.OPEN.value and gate is not None:\n',
+        "        if False and gate is not None:\n",
+        "killed-at-opening",
+        within=8,
+    ),
+    _m(
+        "a reload is not noticed",
+        "board",
+        "    elif _reloaded(before, reading):\n        hiding",
+        "    elif False:\n        hiding",
+        "reload-hides",
+    ),
+    _m(
+        "sessions that a reload hides are not waited for",
+        "situation",
+        "        left = self._hidden_for(track, proxy)\n        if left <= 0:\n",
+        "        left = self._hidden_for(track, proxy)\n        if True:\n",
+        "reload-hides",
+    ),
+    _m(
+        "hard_stop_after is ignored",
+        "situation",
+        "        return max(0.0, bound - self.now.since(track.reloaded_at))\n",
+        "        return 0.0\n",
+        "reload-hides",
+    ),
+    _m(
+        "a reload without a known end satisfies confirmed",
+        "situation",
+        '            return float("inf") if self._strict else 0.0\n',
+        "            return 0.0\n",
+        "reload-unbounded",
+    ),
+)
+
+PATIENCE = (
+    _m(
+        "patience removed",
+        "health",
+        "    return max(0.0, min(whole, summed))\n",
+        "    return 0.0\n",
+        "main-blinks",
+        judges=INVARIANTS,
+    ),
+    _m(
+        "patience adds up all day",
+        "health",
+        "    summed = patience - trouble_within(track, now, 2 * patience)\n",
+        "    summed = patience - 3 * trouble_within(track, now, 2 * patience)\n",
+        "main-blinks",
+    ),
+    _m(
+        "one failed ping is an outage",
+        "health",
+        "    elif not ping.ok and health is not Health.DOWN and fails >= settings.fall:\n",
+        "    elif not ping.ok and health is not Health.DOWN:\n",
+        "backup-blinks",
+    ),
+    _m(
+        "a producer that has just answered is left",
+        "policy",
+        '    if last is not None and last.ok:\n        return f"{active} counts as down still',
+        '    if False:\n        return f"{active} counts as down still',
+        "back-in-time",
+        within=8,
+    ),
+    _m(
+        "timers are not reset after a gap",
+        "health",
+        "    if track.last is not None and _gap(track.last.at, ping.at) > settings.max_gap:\n",
+        "    if False and track.last is not None:\n",
+        "suspended",
+    ),
+    _m(
+        "no majority asked",
+        "situation",
+        "        return 2 * self.agree > self.counted\n",
+        "        return True\n",
+        "unseen-by-us",
+        judges=INVARIANTS,
+    ),
+    _m(
+        "failback at once",
+        "policy",
+        "    left = wait - health.fit_for(s.view.tracks[preferred], s.now)\n",
+        "    left = 0.0\n",
+        "main-dies",
+        judges=INVARIANTS,
+    ),
+    _m(
+        "damping removed",
+        "policy",
+        "    return wait * float(min(DAMPING_LIMIT, 1 << max(0, recent - 1)))\n",
+        "    return wait\n",
+        "two-outages",
+    ),
+    _m(
+        "failback although it is to be done by hand",
+        "policy",
+        '    if s.pool.policy.fail_back != "auto":\n',
+        "    if False:\n",
+        "by-hand-only",
+    ),
+    _m(
+        "laggards are fit",
+        "health",
+        "    if readings >= 2:\n",
+        "    if False:\n",
+        "preferred-lags",
+        judges=INVARIANTS,
+    ),
+    _m(
+        "a laggard is left at once",
+        "policy",
+        "    left = s.pool.policy.fail_over_after - max(",
+        "    left = 0.0 - max(",
+        "main-lags",
+    ),
+    _m(
+        "a producer that is barred is chosen again",
+        "situation",
+        '            if not good or self.held(name, "barred") or self.held(name, "cordoned"):\n',
+        '            if not good or self.held(name, "cordoned"):\n',
+        "unservable",
+    ),
+    _m(
+        "a producer that is cordoned is chosen",
+        "situation",
+        '        able = [n for n in candidates if not self.held(n, "cordoned") and',
+        "        able = [n for n in candidates if",
+        "cordoned",
+    ),
+    _m(
+        "the role is handed back again and again",
+        "policy",
+        "        if producer in a.handed_back:\n",
+        "        if False:\n",
+        "partition-twice",
+    ),
+)
+
+BLINDNESS = (
+    _m(
+        "isolation ignored",
+        "policy",
+        "    if s.view.isolated:\n",
+        "    if False:\n",
+        judges=INVARIANTS,
+    ),
+    _m(
+        "isolation never noticed",
+        "board",
+        "            return all(r.misses >= fall for r in self.references.values())\n",
+        "            return False\n",
+        "isolated",
+    ),
+    _m(
+        "paused ignored",
+        "policy",
+        "    if s.a is None or s.a.paused is None:\n",
+        "    if True:\n",
+        "paused",
+    ),
+    _m(
+        "released ignored",
+        "policy",
+        "    if s.a is not None and s.a.released and not any(",
+        "    if s.a is None and not any(",
+        "released",
+    ),
+    _m(
+        "a request is carried out although it has expired",
+        "tick",
+        "        if request.expires.reached(now):\n",
+        "        if False:\n",
+        "asked-too-late",
+    ),
+    _m(
+        "the lease is believed although its time is over",
+        "keeper",
+        "        return lease if lease.expires.mono - now.mono > settings.action_timeout + settings.margin else None\n",
+        "        return lease\n",
+        "suspended-in-step",
+    ),
+    _m(
+        "a step of an older generation is sent",
+        "controller",
+        "        if step.term != lease.term or step.generation != a.generation:\n",
+        "        if step.term != lease.term:\n",
+        "slow-repair",
+        within=8,
+    ),
+    _m(
+        "the assignment is not asked before a step is sent",
+        "controller",
+        "        lease, a = self._keeper.fresh(self._host.now()), self._assignment\n"
+        "        if lease is None or a is None or a.released or self._board.isolated:\n"
+        "            return False\n"
+        "        if step.term",
+        "        return True\n"
+        "        lease, a = self._keeper.fresh(self._host.now()), self._assignment\n"
+        "        if step.term",
+        "suspended-in-step",
+        "slow-repair",
+    ),
+    _m(
+        "steps are sent before they are written",
+        "controller",
+        "        if not await self._commit(before, last, outcomes, events, bool(orders or points), now):\n",
+        "        self._hand_out(orders, refresh=False)\n"
+        "        if not await self._commit(before, last, outcomes, events, bool(orders or points), now):\n",
+        "slow-disk",
+    ),
+    _m(
+        "a commit that failed is taken for done",
+        "controller",
+        "        if not await self._write(commit, reserve=begins or due):\n            return False\n",
+        "        await self._write(commit, reserve=begins or due)\n",
+        "disk-breaks",
+    ),
+    _m(
+        "a conflict in the store is ignored",
+        "controller",
+        "        if written in (Written.OVERTAKEN, Written.UNKNOWN):",
+        "        if False:",
+        "answers-lost",
+    ),
+)
+
+REPAIR = (
+    _m(
+        "the only live producer may be closed",
+        "policy",
+        '    if not s.somebody_sees_up(active):\n        return Verdict("unseen"',
+        '    if False:\n        return Verdict("unseen"',
+        "opened-after-death",
+        judges=INVARIANTS,
+    ),
+    _m(
+        "drift is not repaired",
+        "policy",
+        "    closing = tuple(step for step in handover.close_steps(s, active) if _may_close(s, active, step))\n",
+        "    closing = ()\n",
+        "opened-by-hand",
+    ),
+    _m(
+        "nobody else's switch is adopted",
+        "policy",
+        '    if active is None or not s.down(active):\n        return f"{active} is not down by majority"\n',
+        '    if True:\n        return f"{active} is not down by majority"\n',
+        "opened-after-death",
+    ),
+    _m(
+        "nothing is adopted at the first start",
+        "policy",
+        "    serving = [p for p in s.pool.names if s.up(p) and s.session_gates(p)]\n",
+        "    serving: list[str] = []\n",
+        "first-start",
+    ),
+    _m(
+        "a laggard is adopted",
+        "policy",
+        "    chosen = next((p for p in others if s.fit(p) is True), None)\n",
+        "    chosen = others[0]\n",
+        "laggard-opened",
+    ),
+    _m(
+        "another hand is fought for ever",
+        "situation",
+        "        until = self.view.proxies[proxy].contested_until\n        if until is None",
+        "        until = self.view.proxies[proxy].contested_until\n        if True or until is None",
+        "another-hand",
+    ),
+    _m(
+        "another hand is not recognised",
+        "board",
+        "        if contested is not None or len(reversals) >= REVERSALS:\n",
+        "        if False:\n",
+        "another-hand",
+    ),
+    _m(
+        "a switchover is not pinned",
+        "policy",
+        "    moved = replace(moved, pinned=pin, barred=",
+        "    moved = replace(moved, barred=",
+        "switchover",
+    ),
+    _m(
+        "a pin is no reason to stay",
+        "policy",
+        "    if a.active is not None and s.pinned(a.active):\n",
+        "    if False:\n",
+        "switchover",
+    ),
+)
+
+NAMES = (
+    _m(
+        "another hand is fought without end",
+        "signposts",
+        "    if contested is not None or len(reversals) >= REVERSALS:\n",
+        "    if False:\n",
+        "name-disputed",
+        judges=SIGNPOSTS,
+    ),
+    _m(
+        "an overtaken plan is sent",
+        "controller",
+        "        current = pointing.term == lease.term and pointing.generation == a.generation\n        return",
+        "        return True\n        return",
+        judges=SIGNPOSTS,
+    ),
+    _m(
+        "a record moves before the fence",
+        "handover",
+        '    return Progress(None, f"fencing everyone but {target}: {lacks[0]}", steps=close_steps(s, target))',
+        "    return Progress(None, lacks[0], steps=close_steps(s, target), pointings=pointings(s, target))",
+        judges=SIGNPOSTS,
+    ),
+    _m(
+        "a name that is not ours is changed",
+        "situation",
+        "        if track.reading is not None and track.reading.unownable is not None:\n",
+        "        if False:\n",
+        judges=SIGNPOSTS,
+    ),
+    _m(
+        "without a gate the role goes back by itself",
+        "policy",
+        '    if s.pool.gateless:\n        return f"nothing could shut {a.active} out',
+        '    if False:\n        return f"nothing could shut {a.active} out',
+        "names-only",
+        judges=SIGNPOSTS,
+    ),
+    _m(
+        "without a gate no reference is asked",
+        "policy",
+        '    if s.pool.gateless and s.deaf():\n        return f"{active} does not answer, but',
+        '    if False:\n        return f"{active} does not answer, but',
+        "names-deaf",
+        judges=SIGNPOSTS,
+    ),
+    _m(
+        "a lost answer is taken for another hand",
+        "signposts",
+        "    ours = any(sent.rrset == reading.rrset for sent in track.sent)\n",
+        "    ours = False\n",
+        judges=SIGNPOSTS,
+    ),
+    _m(
+        "relays that may stay are forgotten",
+        "tick",
+        "    return not gone or s.reached(producer)\n",
+        "    return False\n",
+        judges=SIGNPOSTS,
+    ),
+)
+
+MUTANTS: tuple[Mutant, ...] = (*FENCE, *PATIENCE, *BLINDNESS, *REPAIR, *NAMES)
+
+
+def named(name: str) -> Mutant:
+    """The mutant of this name. Raises KeyError."""
+    for mutant in MUTANTS:
+        if mutant.name == name:
+            return mutant
+    raise KeyError(f"there is no mutant {name!r}")
