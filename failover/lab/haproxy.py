@@ -159,6 +159,18 @@ class HaproxyProcess:
             os.kill(pid, signal.SIGKILL)
         self._workers.clear()
 
+    async def kill(self) -> None:
+        """SIGKILL, for the master and every worker that was seen. Not an error when it has ended."""
+        child, self._child = self._child, None
+        if child is None:
+            return
+        child.kill()
+        for pid in self._alive():
+            os.kill(pid, signal.SIGKILL)
+        await self._within(lambda: child.poll() is not None and not self._alive())
+        self._workers.clear()
+        self._suspended.clear()
+
     async def ask(self, command: str) -> str:
         """The answer to one command of the runtime API. Raises OSError, or TimeoutError."""
         return await _ask(self.socket, command)
@@ -261,6 +273,7 @@ class LabConfig:
     interval: str = "200ms"
     timeout_check: str = "400ms"
     hard_stop_after: float | None = 2.0
+    host: str = "127.0.0.1"  # where it listens
 
 
 class LabProxy:
@@ -274,11 +287,11 @@ class LabProxy:
 
     def __init__(self, folder: Path, config: LabConfig) -> None:
         self.config = config
-        relays, runtime, user, stats = free_ports(4)
-        self.relays = Address("127.0.0.1", relays)
-        self.runtime = Address("127.0.0.1", runtime)
-        self.user_runtime = Address("127.0.0.1", user)  # without admin level
-        self.stats = f"http://127.0.0.1:{stats}/stats"
+        relays, runtime, user, stats = free_ports(4, config.host)
+        self.relays = Address(config.host, relays)
+        self.runtime = Address(config.host, runtime)
+        self.user_runtime = Address(config.host, user)  # without admin level
+        self.stats = f"http://{config.host}:{stats}/stats"
         self.socket = folder / "admin.sock"
         self.state_file = folder / "server-state"
         self.process = HaproxyProcess(

@@ -18,7 +18,7 @@ import signal
 import socket
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from contextlib import AsyncExitStack
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
 from types import MappingProxyType, TracebackType
@@ -28,7 +28,7 @@ from failover.gates import haproxy_config
 from failover.host import RealHost
 from failover.lab import control, process, sessions
 from failover.lab.chain import NAME, Chain
-from failover.lab.haproxy import HaproxyProcess, LabConfig, LabError, LabProxy, WayIn, free_ports, installed
+from failover.lab.haproxy import HaproxyProcess, LabConfig, LabError, LabProxy, Style, WayIn, free_ports, installed
 from failover.lab.names import COMMANDS as SERVER_COMMANDS
 from failover.lab.node import COMMANDS as NODE_COMMANDS
 from failover.lab.process import Child
@@ -93,6 +93,9 @@ class Plan:
     With ``record`` a name points at the active producer, beside the proxies, and ``named`` further relays dial that
     name. A ``gateless`` pool has that record and no proxy; all its ``relays`` dial the name. ``servers`` are the
     zone's DNS servers. ``resolvers`` are used by these relays in turn; ``promote`` is about their warm peers.
+
+    ``style`` is how every proxy is configured. ``within`` are words before the command of a part, by its name (as for
+    process.Child); with such words a proxy listens at an address of its own.
     """
 
     producers: tuple[str, ...] = ("main", "backup")
@@ -110,6 +113,8 @@ class Plan:
     servers: int = 2
     resolvers: int = 1
     promote: Promote = Promote.NAMED
+    style: Style = Style.REFERENCE
+    within: Mapping[str, Sequence[str]] = field(default_factory=dict)
 
     @property
     def has_record(self) -> bool:
@@ -232,7 +237,7 @@ class LabPool:
         if self.plan.has_record:
             await self._start_dns()
         for number in range(1, 1 if self.plan.gateless else self.plan.proxies + 1):
-            await self._start_proxy(f"proxy-{number}", self.plan.ways[(number - 1) % len(self.plan.ways)])
+            await self._start_proxy(number, self.plan.ways[(number - 1) % len(self.plan.ways)])
         for number, name in enumerate(self.plan.relay_names, 1):
             self.relays[name] = self._relay(name, f"127.0.1.{number}")
         await self._start_children(self.relays)
@@ -278,7 +283,7 @@ class LabPool:
         words = ["--name", name, "--listen", str(self.addresses[name]), "--magic", str(self.plan.magic)]
         words += ["--chain-epoch", repr(self.chain.epoch), "--slot-seconds", repr(self.chain.slot_seconds)]
         words += ["--scale", str(self.plan.scale), "--control", str(control.fitting(self.folder / f"{name}.sock"))]
-        return Child(name, "failover.lab.node", words, self.folder)
+        return Child(name, "failover.lab.node", words, self.folder, self._within(name))
 
     def _relay(self, name: str, source: str) -> Child:
         words = ["--name", name, "--magic", str(self.plan.magic), "--log", str(self.log(name)), "--source", source]
@@ -289,7 +294,10 @@ class LabPool:
         else:
             for proxy in self.proxies.values():
                 words += ["--target", str(proxy.relays)]
-        return Child(name, "failover.lab.relay", words, self.folder)
+        return Child(name, "failover.lab.relay", words, self.folder, self._within(name))
+
+    def _within(self, name: str) -> Sequence[str]:
+        return self.plan.within.get(name, ())
 
     async def _start_dns(self) -> None:
         """Route 53 with its DNS servers, then the resolvers that ask these."""
@@ -315,7 +323,7 @@ class LabPool:
 
     def _dns_child(self, name: str, module: str, words: Sequence[str]) -> Child:
         shared = ["--scale", str(self.plan.scale), "--control", str(control.fitting(self.folder / f"{name}.sock"))]
-        return Child(name, module, [*words, *shared], self.folder)
+        return Child(name, module, [*words, *shared], self.folder, self._within(name))
 
     async def _start_children(self, children: Mapping[str, Child]) -> None:
         for child in children.values():
@@ -324,18 +332,20 @@ class LabPool:
         for name in children:
             self._say(f"{name} runs" + (f" at {self.addresses[name]}" if name in self.addresses else ""))
 
-    async def _start_proxy(self, name: str, way: WayIn) -> None:
-        folder = self.folder / name
+    async def _start_proxy(self, number: int, way: WayIn) -> None:
+        name = f"proxy-{number}"
+        folder, within = self.folder / name, self._within(name)
         folder.mkdir()
         producers = {p: self.addresses[p] for p in self.plan.producers}
-        proxy = LabProxy(folder, LabConfig(name, producers, self.plan.magic))
+        host = f"127.0.4.{number}" if within else "127.0.0.1"
+        proxy = LabProxy(folder, LabConfig(name, producers, self.plan.magic, self.plan.style, host=host))
         proxy.process = HaproxyProcess(
             folder,
             proxy.text(),
             proxy.socket,
             state_file=proxy.state_file,
             environment={haproxy_config.PASSWORD_VARIABLE: LabProxy.PASSWORD},
-            binary=process.haproxy_that_ends_with_us(folder),
+            binary=process.haproxy_that_ends_with_us(folder, within),
         )
         self._stack.push_async_callback(proxy.process.stop)
         await proxy.process.start()
@@ -386,7 +396,9 @@ class LabPool:
     @staticmethod
     def _way_in(lab: LabProxy, way: WayIn, password: Path) -> dict[str, str]:
         proxy = lab.proxy(way)
-        keys = {"backend": proxy.backend, "watch": str(proxy.watch), "hard_stop_after": f"{proxy.hard_stop_after:g}s"}
+        keys = {"backend": proxy.backend, "hard_stop_after": f"{proxy.hard_stop_after:g}s"}
+        if proxy.watch is not None:
+            keys["watch"] = proxy.watch
         if way is WayIn.STATS:
             return {
                 "stats": str(proxy.stats),

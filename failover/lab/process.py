@@ -9,6 +9,7 @@ import argparse
 import ctypes
 import math
 import os
+import shlex
 import shutil
 import signal
 import subprocess
@@ -42,12 +43,17 @@ def end_with_parent(parent: int) -> None:
         os._exit(1)  # it ended before we asked
 
 
-def haproxy_that_ends_with_us(folder: Path) -> str:
-    """The program to start as ``haproxy``: a script in ``folder`` that ends with us too, where setpriv(1) exists."""
-    if shutil.which("setpriv") is None:
-        return "haproxy"
+def haproxy_that_ends_with_us(folder: Path, within: Sequence[str] = ()) -> str:
+    """The program to start as ``haproxy``: a script in ``folder`` that ends with us too, where setpriv(1) exists.
+
+    ``within`` are words before the command, as for a Child.
+    """
+    ends_with_us = ["setpriv", "--pdeathsig", "TERM"] if shutil.which("setpriv") else []
+    words = [*within, *ends_with_us, "haproxy"]
+    if len(words) == 1:
+        return words[0]
     script = folder / "haproxy"
-    script.write_text('#!/bin/sh\nexec setpriv --pdeathsig TERM haproxy "$@"\n', encoding="utf-8")
+    script.write_text(f'#!/bin/sh\nexec {shlex.join(words)} "$@"\n', encoding="utf-8")
     script.chmod(0o700)
     return str(script)
 
@@ -63,12 +69,17 @@ def given(parser: argparse.ArgumentParser, argv: Sequence[str] | None) -> argpar
 
 
 class Child:
-    """A Python module that runs as a process of its own. What it writes is kept in ``log``."""
+    """A Python module that runs as a process of its own. What it writes is kept in ``log``.
 
-    def __init__(self, name: str, module: str, arguments: Sequence[str], folder: Path) -> None:
+    ``within`` are words before its command, of a program that becomes the one that it is given, as nsenter(1) does.
+    """
+
+    def __init__(
+        self, name: str, module: str, arguments: Sequence[str], folder: Path, within: Sequence[str] = ()
+    ) -> None:
         self.name = name
         self.log = folder / f"{name}.log"
-        self._command = [sys.executable, "-m", module, *arguments, "--parent", str(os.getpid())]
+        self._command = [*within, sys.executable, "-m", module, *arguments, "--parent", str(os.getpid())]
         self._process: subprocess.Popen[bytes] | None = None
         self._host = RealHost()
 

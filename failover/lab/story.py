@@ -18,7 +18,7 @@ import shutil
 import signal
 import subprocess
 import sys
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Protocol
@@ -168,10 +168,12 @@ class Daemon:
     """The controller as a process of its own, started as an operator would, and its commands.
 
     ``environment`` is added to ours, of which nothing is taken that leads to AWS or through a proxy for HTTP.
+    ``within`` are words before the command, as for process.Child.
     """
 
-    def __init__(self, file: Path, log: Path, environment: Mapping[str, str]) -> None:
+    def __init__(self, file: Path, log: Path, environment: Mapping[str, str], within: Sequence[str] = ()) -> None:
         self._file = file
+        self._within = within
         self.log = log
         self._environment = {**secluded(os.environ), **environment, "NO_COLOR": "1"}
         self._process: subprocess.Popen[bytes] | None = None
@@ -187,7 +189,7 @@ class Daemon:
         ends_with_us = ["setpriv", "--pdeathsig", "KILL"] if shutil.which("setpriv") else []
         with self.log.open("ab") as log:
             self._process = subprocess.Popen(
-                [*ends_with_us, *self._words("run")],
+                [*self._within, *ends_with_us, *self._words("run")],
                 stdin=subprocess.DEVNULL,
                 stdout=log,
                 stderr=log,
