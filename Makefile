@@ -1,5 +1,5 @@
 # Every target does its own set-up; `script/test` and `script/demo` are the same for machines without make.
-.PHONY: test demo bench lint type build exhaustive lock clean
+.PHONY: test demo bench lint type build exhaustive golden mutants soak lock clean
 
 test:
 	script/test
@@ -22,6 +22,20 @@ build:
 # every starting state of tests/unit/test_frozen_worlds.py instead of a sample
 exhaustive:
 	FAILOVER_FROZEN_STRIDE=1 script/test tests/unit/test_frozen_worlds.py -q -n 2
+
+# write the timelines of the library's scenarios anew; look at the difference before it is committed
+golden:
+	FAILOVER_GOLDEN=write script/test tests/sim/test_library.py tests/sim/test_seeds.py -q -n 2
+
+# every mutant, hunted by the simulator: a table, and a failure when one survives
+mutants:
+	script/mutants
+
+# many seeds on all cores: `make soak SEEDS=10000 FROM=1000`
+SEEDS ?= 1000
+FROM ?= 0
+soak:
+	script/simulate --seeds $(SEEDS) --from $(FROM)
 
 # needs uv; writes hashes and no registry's address
 lock:
