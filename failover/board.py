@@ -82,6 +82,7 @@ class ProxyTrack:
     contested_until: Instant | None = None
     turned: Mapping[str, Turned] = field(default_factory=dict)  # by producer, while its gate is open
     blind_since: Mapping[str, Instant] = field(default_factory=dict)  # by producer, while its check of it fails
+    failed_at: Mapping[str, Instant] = field(default_factory=dict)  # by producer, when its check of it last failed
 
     @property
     def tried(self) -> bool:
@@ -122,6 +123,7 @@ def fold_reading(track: ProxyTrack, reading: ProxyReading, at: Instant, hard_sto
         contested_until=contested,
         turned=_turned(track, reading, at),
         blind_since=_blind(track, reading, at),
+        failed_at={**track.failed_at, **{n: at for n, view in reading.servers.items() if view.check is Check.FAILED}},
     )
 
 
@@ -485,6 +487,7 @@ def _dump_proxy(track: ProxyTrack) -> dict[str, Any]:
         "read_at": _pack(track.read_at),
         "reloaded_at": _pack(track.reloaded_at),
         "opened": sorted(track.opened | track.sent),
+        "failed_at": {name: _pack(at) for name, at in track.failed_at.items()},
         "servers": None
         if reading is None
         else {
@@ -534,9 +537,16 @@ def _restore_proxy(document: Mapping[str, Any], pool: Pool, unbroken: bool) -> P
         silent_since=_unpack(document["silent_since"]) if unbroken else None,
         error=document["error"],
         reloaded_at=_unpack(document["reloaded_at"]),
+        failed_at=_failed_at(document.get("failed_at"), names),
         opened=frozenset(document["opened"]) & names,
         sent=frozenset(document["opened"]) & names,
     )
+
+
+def _failed_at(document: Any, names: set[str]) -> Mapping[str, Instant]:
+    """When checks last failed; an earlier version did not write it."""
+    found = {} if not isinstance(document, Mapping) else {n: _unpack(at) for n, at in document.items() if n in names}
+    return {name: at for name, at in found.items() if at is not None}
 
 
 def _pack(instant: Instant | None) -> list[Any] | None:

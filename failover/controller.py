@@ -493,9 +493,9 @@ class Controller:
         What did not come about (a phase, a step) is not said.
         """
         so = tuple(event for event in events if event.kind not in (EventKind.STEP_STARTED, EventKind.PHASE_CHANGED))
-        words = tuple(event.reason for event in so)
-        if words != self._unwritten:
-            self._unwritten = words
+        about = tuple(f"{event.kind.value} {event.producer} {event.detail.get('alert', '')}" for event in so)
+        if about != self._unwritten:
+            self._unwritten = about
             for event in so:
                 self._tell(event)
 

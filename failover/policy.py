@@ -92,7 +92,7 @@ def unfinished(q: Asked) -> Verdict | str:
         progress.assignment,
         progress.steps,
         progress.pointings,
-        _finished(s.a, progress.assignment, s.pool.preferred),
+        _finished(s.a, progress.assignment),
         progress.alert,
     )
 
@@ -327,10 +327,15 @@ def failback(q: Asked) -> Verdict | str:
     if s.fit(preferred) is not True:
         return f"{preferred} is not fit"
     wait = fail_back_wait(s)
-    left = wait - health.fit_for(s.view.tracks[preferred], s.now)
+    left = wait - s.well_for(preferred)
     if left > 0:
         s.wake_in(left)
-        return f"{preferred} is fit, and must stay so for another {left:.0f} s"
+        lack = s.unservable(preferred, voluntary=True)
+        if lack is not None:
+            return f"{preferred} is fit, but cannot take over: {lack}"
+        unseen = s.well_for(preferred) < health.fit_for(s.view.tracks[preferred], s.now)
+        since = ", for a proxy did not see it meanwhile" if unseen else ""
+        return f"{preferred} is fit, and must stay so for another {left:.0f} s{since}"
     return _voluntary(s, preferred, Cause.VOLUNTARY, f"{preferred} has been fit for {wait:g} s")
 
 
@@ -544,7 +549,9 @@ def _switchover(s: Situation, request: Request) -> Verdict:
     if name not in s.pool.names:
         return _refused(request, _unknown(s, name))
     until = None if request.seconds is None else s.now.after(request.seconds)
-    pin = None if name == s.pool.preferred else Held(name, until, request.reason, request.by)
+    # The preferred one needs no pin, unless it was forced upon us while it is not fit: rule 10 would leave it again.
+    unpinned = name == s.pool.preferred and (s.fit(name) is True or not request.force)
+    pin = None if unpinned else Held(name, until, request.reason, request.by)
     if a.active == name and a.phase is Phase.STEADY:
         again = [record.label for record in s.misplaced(name)]
         words = f"{name} is the active producer already"
@@ -590,17 +597,16 @@ def _unwelcome(s: Situation, request: Request, name: str) -> str | None:
     return lack
 
 
-def _finished(before: Assignment, after: Assignment | None, preferred: str) -> Answer | None:
+def _finished(before: Assignment, after: Assignment | None) -> Answer | None:
     """The answer to the request that a handover carried out, once it has ended."""
     if before.request is None or after is None:
         return None
     if after.phase is Phase.STEADY:
         if before.cause is Cause.BY_HAND:
-            pin = "" if before.target == preferred or after.pinned is None else "; the role is pinned there"
-            if pin:
-                pin += (
-                    " until `failover unpin`" if after.pinned is None or after.pinned.until is None else " for a time"
-                )
+            pin = ""
+            if after.pinned is not None:
+                until = "until `failover unpin`" if after.pinned.until is None else "for a time"
+                pin = f"; the role is pinned there {until}"
             return Answer(before.request, RequestState.DONE, f"{after.active} is the active producer{pin}")
         return Answer(before.request, RequestState.FAILED, f"{after.active} is the active producer: {before.reason}")
     return None

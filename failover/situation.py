@@ -159,6 +159,12 @@ class Situation:
         found = [instant for instant in since if instant is not None]
         return min(self.now.since(i) for i in found) if found and len(found) == len(since) else 0.0
 
+    def well_for(self, producer: str) -> float:
+        """Seconds of unbroken fitness in which no proxy's check of it failed."""
+        failed = [track.failed_at[producer] for track in self.view.proxies.values() if producer in track.failed_at]
+        fit = health.fit_for(self.view.tracks[producer], self.now)
+        return min([fit, *(self.now.since(at) for at in failed)])
+
     def first(self, candidates: tuple[str, ...], *, fit: bool) -> str | None:
         """The first of ``candidates`` that is fit (or only up), uncordoned, unbarred and can be served by a gate."""
         for name in candidates:
@@ -549,7 +555,7 @@ class Situation:
     def _proxy_drift(self, name: str, track: ProxyTrack) -> list[tuple[str, str]]:
         found = []
         if track.tried and not track.answers:
-            words = (track.error or "does not answer").removeprefix(f"{name}: ")
+            words = (track.error or "does not answer").removeprefix(f"{name}: ").removeprefix(f"{name} ")
             found.append(("proxy-silent", words))
             if self._misdirected(track):
                 self.alert(f"misdirected:{name}", f"{name}: {words}; it is not steered until then")

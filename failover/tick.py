@@ -493,7 +493,7 @@ def next_actions(s: Situation, lacked: Mapping[int, str]) -> tuple[NextAction, .
     preferred = s.pool.preferred
     blocked = s.pool.gateless or s.pinned(active) or s.held(preferred, "cordoned") or s.held(preferred, "barred")
     if active != preferred and s.fit(preferred) is True and s.pool.policy.fail_back == "auto" and not blocked:
-        left = max(0.0, policy.fail_back_wait(s) - health.fit_for(s.view.tracks[preferred], s.now))
+        left = max(0.0, policy.fail_back_wait(s) - s.well_for(preferred))
         found.append(
             NextAction("failback", left, f"{preferred} to stay fit" if left > 0 else _free(lacked.get(12, "")))
         )

@@ -177,6 +177,11 @@ class Conduct:
         """A proxy was read."""
         self._reads[daemon.name, proxy] = self.world.machine.host.now()
 
+    def could_see(self, daemon: Daemon, proxy: str, since: float) -> bool:
+        """Whether the daemon has read the proxy after this time of the world (seconds)."""
+        read, world = self._reads.get((daemon.name, proxy)), self.world
+        return read is not None and world.machine.host.now().since(read) < world.nature.now() - since
+
     # ------------------------------------------------------------ what is decided
 
     def assigned(self, before: Assignment, after: Assignment) -> None:
@@ -294,6 +299,8 @@ class Conduct:
         if self._asked_for is None or self._asked_for[0] != active:
             return
         request = self._asked_for[1]
+        if active == self.world.pool.preferred and not request.force:
+            return  # it is not pinned
         asked = list(self.world.disk.requests.values())  # in the order of their coming
         since = asked[asked.index(request) + 1 :] if request in asked else asked
         later = [r for r in since if r.verb in (Verb.SWITCHOVER, Verb.PIN, Verb.UNPIN, Verb.ADOPT)]
@@ -303,9 +310,9 @@ class Conduct:
     def _majority(self, producer: str) -> bool:
         """Whether most vantage points may have said that it is down, counting what they said a little while ago."""
         world, agree, counted = self.world, 1, 1
-        now = world.nature.now()
+        now, daemon = world.nature.now(), world.machine.decider
         for x in world.proxies.values():
-            silent = not x.running or x.hung or not world.network.joined("controller", x.name)
+            silent = daemon is None or not self.could_see(daemon, x.name, now - UNREAD)
             key = (x.name, producer)
             if key in self._failing or now - self._failed_at.get(key, -1e9) < GONE:
                 agree, counted = agree + 1, counted + 1

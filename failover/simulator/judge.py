@@ -96,6 +96,7 @@ class Judge:
         self.tampered = False  # the state folder was put back or deleted: what it said is lost
         self.healed_at: float | None = None
         self.handovers_since_healed = 0
+        self._most_handovers = 2
         self._at = 0.0
         self._reached: dict[str, bool] = {}
         self._why: str | None = None
@@ -288,7 +289,7 @@ class Judge:
 
     def told(self, daemon: Daemon, event: Event) -> None:
         """Something was said; an alert must be in the journal in the end."""
-        if event.kind in (EventKind.ALERT, EventKind.SPLIT_BRAIN, EventKind.SPLIT_BRAIN_HEALED):
+        if event.kind is EventKind.ALERT and daemon.holds_lease:  # who only looks on has no right to write
             self._told.append((daemon.name, event))
 
     # ------------------------------------------------------------ what the controller decides
@@ -404,7 +405,7 @@ class Judge:
         if not any(d.get("kind") == kind.value and d.get("gate") == f"{producer}@{proxy}" for d in started):
             self.broken("journal-first", f"{gate} was not in the journal when it left")
         if kind is StepKind.OPEN:
-            self._fence_first(a, producer, gate)
+            self._fence_first(daemon, a, producer, gate)
 
     def _not_blind(self, daemon: Daemon, a: Assignment, gate: str) -> None:
         world = self.world
@@ -424,7 +425,7 @@ class Judge:
         if references and all(self._deaf.get((daemon.name, r), 0) >= fall for r in references):
             self.broken("not-blind", f"{gate} while no reference answers")
 
-    def _fence_first(self, a: Assignment, producer: str, gate: str) -> None:
+    def _fence_first(self, daemon: Daemon, a: Assignment, producer: str, gate: str) -> None:
         """No gate that could be seen is open, or carries, for anybody else."""
         world, now = self.world, self.world.nature.now()
         passed = {str(p.gate) for p in a.passed_over}
@@ -435,6 +436,10 @@ class Judge:
                     continue
                 visible = sum(1 for s in proxy.sessions if s.producer == other and not s.hidden)
                 shut = proxy.admin[other] is Admin.MAINT and not visible
+                if proxy.moved_by[other] != "us" and not self.conduct.could_see(
+                    daemon, proxy.name, proxy.moved_at[other]
+                ):
+                    continue  # it changed while it was silent, and was last seen shut
                 if shut:
                     self._hidden_ones(proxy.name, other, gate)
                 elif name not in passed:
@@ -464,6 +469,9 @@ class Judge:
         """Every fault is over: from now on it has to come right."""
         self.look()
         self.healed_at = self.world.nature.now()
+        a = self.world.disk.assignment
+        if a is not None and (a.cordoned or a.pinned or a.paused or a.barred or a.phase is not Phase.STEADY):
+            self._most_handovers = 4  # what somebody asked for, or what was barred, ends meanwhile
 
     def close(self, *, settled: bool) -> None:
         """The run is over. ``settled``: it had its time to come right."""
@@ -491,7 +499,7 @@ class Judge:
         drift = [d for d in (daemon.outcome.drift if daemon.outcome else ()) if d.kind in MUST_END]
         if drift:
             self.broken("convergence", f"drift is left: {drift[0].kind} {drift[0].where}: {drift[0].what}")
-        if self.handovers_since_healed > 2:
+        if self.handovers_since_healed > self._most_handovers:
             self.broken("convergence", f"{self.handovers_since_healed} handovers after the last fault had ended")
 
     def _alerts(self) -> None:

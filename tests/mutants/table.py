@@ -254,7 +254,7 @@ PATIENCE = (
     _m(
         "failback at once",
         "policy",
-        "    left = wait - health.fit_for(s.view.tracks[preferred], s.now)\n",
+        "    left = wait - s.well_for(preferred)\n",
         "    left = 0.0\n",
         "main-dies",
         judges=INVARIANTS,

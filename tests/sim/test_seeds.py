@@ -16,7 +16,7 @@ from failover.simulator.campaign import plan
 
 HERE = Path(__file__).parent
 PROGRAM = HERE.parent / "support" / "seed_program.py"
-HASHES = HERE / "golden" / "hashes.txt"
+HASHES = HERE / "hashes.txt"
 WRITE = os.environ.get("FAILOVER_GOLDEN") == "write"
 LINES = [line.split(maxsplit=2) for line in (HERE / "seeds.txt").read_text().splitlines() if not line.startswith("#")]
 OLD = {f"{profile}:{seed}": why for profile, seed, why in LINES}

@@ -568,3 +568,68 @@ def test_every_decision_carries_its_rule_and_what_the_rules_before_it_lacked() -
 def test_instants_of_another_boot_are_compared_by_utc() -> None:
     assert instant(50, "a").since(instant(20, "b")) == 30
     assert Cause.FORCED.value == "forced"
+
+
+def test_an_active_that_answers_pings_and_that_no_proxy_sees_is_told_of_and_left_after_patience() -> None:
+    world = World(make_pool())
+    world.run(1500, {100.0: lambda: [door.blind_to.add("main") for door in world.doors.values()]})
+    assert world.handovers() == [("unfit", "backup")]
+    assert 400 <= world.generations[0][0] <= 420
+    assert any("the checks of every proxy fail: no relay is served" in words for words in world.alerts)
+    assert world.two == 0
+
+
+def test_an_active_that_one_proxy_still_sees_is_kept() -> None:
+    world = World(make_pool())
+    world.run(1500, {100.0: lambda: world.doors["p1"].blind_to.add("main")})
+    assert world.handovers() == []
+
+
+def test_after_silence_a_proxy_counts_anew_how_long_it_has_not_seen_the_active() -> None:
+    world = World(make_pool(proxies=("p1",)))
+    door = world.doors["p1"]
+
+    def answers(yes: bool) -> None:
+        door.answers = yes
+
+    world.run(
+        700, {100.0: lambda: door.blind_to.add("main"), 300.0: lambda: answers(False), 320.0: lambda: answers(True)}
+    )
+    assert [(when, target) for when, _, target in world.generations] == [(620.0, "backup")]
+
+
+def test_who_was_not_seen_by_a_proxy_goes_back_only_after_the_whole_time_since_then() -> None:
+    world = World(make_pool())
+    world.run(
+        6000,
+        {
+            100.0: lambda: [door.blind_to.add("main") for door in world.doors.values()],
+            3000.0: lambda: [door.blind_to.clear() for door in world.doors.values()],
+        },
+    )
+    assert world.handovers() == [("unfit", "backup"), ("voluntary", "main")]
+    assert world.generations[1][0] >= 3000 + 1800 - 20
+
+
+def test_while_paused_it_is_told_that_the_active_is_down_and_nothing_is_moved() -> None:
+    world = World(make_pool())
+    world.ask(Verb.PAUSE)
+
+    def die() -> None:
+        world.nodes["main"].up = False
+
+    world.run(1500, {50.0: die})
+    assert world.handovers() == []
+    assert any(words.startswith("main is down, and nothing is moved while paused") for words in world.alerts)
+
+
+def test_what_a_reload_may_hide_for_nobody_knows_how_long_is_told_before_the_role_moves() -> None:
+    world = World(make_pool(hard_stop_after=None))
+
+    def reload() -> None:
+        world.doors["p1"].process = "2"
+        world.doors["p1"].total = 0
+
+    world.run(500, {100.0: reload, 120.0: lambda: world.ask(Verb.SWITCHOVER, "backup")})
+    assert world.active == "backup"
+    assert any("p1 was reloaded, and its hard_stop_after is unknown" in words for words in world.alerts)
