@@ -81,7 +81,7 @@ class ProxyTrack:
     reversals: tuple[Instant, ...] = ()
     contested_until: Instant | None = None
     turned: Mapping[str, Turned] = field(default_factory=dict)  # by producer, while its gate is open
-    blind_since: Mapping[str, Instant] = field(default_factory=dict)  # by producer, while its check of it fails
+    blind_since: Mapping[str, Instant] = field(default_factory=dict)  # by producer, while it fails to see and serve it
     failed_at: Mapping[str, Instant] = field(default_factory=dict)  # by producer, when its check of it last failed
 
     @property
@@ -95,7 +95,9 @@ class ProxyTrack:
         return self.current and self.silent_since is None
 
 
-def fold_reading(track: ProxyTrack, reading: ProxyReading, at: Instant, hard_stop_after: float | None) -> ProxyTrack:
+def fold_reading(
+    track: ProxyTrack, reading: ProxyReading, at: Instant, hard_stop_after: float | None, max_gap: float = 30.0
+) -> ProxyTrack:
     """The track after a good reading. A changed process, or a falling total, is a reload or a restart."""
     before = track.reading
     reloaded_at, clean = track.reloaded_at, track.clean
@@ -122,15 +124,21 @@ def fold_reading(track: ProxyTrack, reading: ProxyReading, at: Instant, hard_sto
         reversals=reversals,
         contested_until=contested,
         turned=_turned(track, reading, at),
-        blind_since=_blind(track, reading, at),
+        blind_since=_blind(track, reading, at, max_gap),
         failed_at={**track.failed_at, **{n: at for n, view in reading.servers.items() if view.check is Check.FAILED}},
     )
 
 
-def _blind(track: ProxyTrack, reading: ProxyReading, at: Instant) -> Mapping[str, Instant]:
-    """Since when its checks fail, by producer; whoever was not watched without a break counts anew."""
-    known = track.blind_since if track.answers else {}
-    return {n: known.get(n, at) for n, server in reading.servers.items() if server.check is Check.FAILED}
+def _blind(track: ProxyTrack, reading: ProxyReading, at: Instant, max_gap: float) -> Mapping[str, Instant]:
+    """Since when it does not see a producer, nor serve it; a longer gap between readings, or another boot: anew."""
+    before = track.read_at
+    unbroken = before is not None and before.boot == at.boot and at.mono - before.mono <= max_gap
+    known = track.blind_since if unbroken else {}
+    return {
+        name: known.get(name, at)
+        for name, server in reading.servers.items()
+        if server.check is Check.FAILED and not server.serves and not server.sessions
+    }
 
 
 def _turned(track: ProxyTrack, reading: ProxyReading, at: Instant) -> Mapping[str, Turned]:
@@ -327,7 +335,7 @@ class Board:
     def post_reading(self, proxy: str, reading: ProxyReading, at: Instant) -> None:
         """Fold a good reading of a proxy."""
         hard_stop = next(p.hard_stop_after for p in self.pool.proxies if p.name == proxy)
-        self.proxies[proxy] = fold_reading(self.proxies[proxy], reading, at, hard_stop)
+        self.proxies[proxy] = fold_reading(self.proxies[proxy], reading, at, hard_stop, self.pool.health.max_gap)
         self._judge_isolation(at)
 
     def post_silence(self, proxy: str, at: Instant, error: str) -> None:
@@ -487,6 +495,7 @@ def _dump_proxy(track: ProxyTrack) -> dict[str, Any]:
         "read_at": _pack(track.read_at),
         "reloaded_at": _pack(track.reloaded_at),
         "opened": sorted(track.opened | track.sent),
+        "blind_since": {name: _pack(at) for name, at in track.blind_since.items()},
         "failed_at": {name: _pack(at) for name, at in track.failed_at.items()},
         "servers": None
         if reading is None
@@ -537,14 +546,15 @@ def _restore_proxy(document: Mapping[str, Any], pool: Pool, unbroken: bool) -> P
         silent_since=_unpack(document["silent_since"]) if unbroken else None,
         error=document["error"],
         reloaded_at=_unpack(document["reloaded_at"]),
-        failed_at=_failed_at(document.get("failed_at"), names),
+        blind_since=_dates(document.get("blind_since"), names),
+        failed_at=_dates(document.get("failed_at"), names),
         opened=frozenset(document["opened"]) & names,
         sent=frozenset(document["opened"]) & names,
     )
 
 
-def _failed_at(document: Any, names: set[str]) -> Mapping[str, Instant]:
-    """When checks last failed; an earlier version did not write it."""
+def _dates(document: Any, names: set[str]) -> Mapping[str, Instant]:
+    """Instants by producer; an earlier version did not write them."""
     found = {} if not isinstance(document, Mapping) else {n: _unpack(at) for n, at in document.items() if n in names}
     return {name: at for name, at in found.items() if at is not None}
 

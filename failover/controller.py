@@ -367,6 +367,7 @@ class Controller:
     # ------------------------------------------------------------ the store
 
     def _alert_store(self, words: str) -> None:
+        words = f"the state folder: {words}; nothing new is decided until it can be written"
         event = Event(EventKind.ALERT, self._host.now(), words, detail={"alert": "store"})
         self._unsaved.append(event)  # written when that works again
         self._tell(event)

@@ -37,6 +37,7 @@ from .situation import SERVE_BUDGET, Care, Situation, care_of
 
 FAILOVERS = 8  # automatic failovers remembered
 DAY = 86400.0
+DAMPING_LIMIT = 8  # fail_back_after is at most so many times as long
 
 
 @dataclass(frozen=True, slots=True)
@@ -121,6 +122,12 @@ def begin(
         failovers=failovers,
         passed_over=(),
     )
+
+
+def damping(a: Assignment, now: Instant) -> float:
+    """By how much failing back is slowed down: doubled with each further automatic failover within 24 hours."""
+    recent = sum(1 for f in a.failovers if now.since(f) <= DAY)
+    return float(min(DAMPING_LIMIT, 1 << max(0, recent - 1)))
 
 
 def bar(a: Assignment, producer: str, until: Instant, reason: str) -> Assignment:
@@ -229,12 +236,12 @@ def _fenced(s: Situation, a: Assignment, target: str) -> Progress:
         reason = f"{reason}, passing over {names}, which could not be asked"
         alert = f"{names} passed over: if it still carries traffic, two producers are reachable"
     hidden = s.unbounded_reloads()
-    if hidden and alert is None:
-        names = ", ".join(hidden)
-        alert = (
-            f"{names} was reloaded, and its hard_stop_after is unknown: sessions of {a.active} that an old worker "
-            f"holds may run on, unseen, while {target} takes over"
+    if hidden and a.active != target:
+        words = (
+            f"{', '.join(hidden)} was reloaded, and its hard_stop_after is unknown: sessions of {a.active} that an old "
+            f"worker holds may run on, unseen, while {target} takes over"
         )
+        alert = words if alert is None else f"{alert}; {words}"
     if s.pool.gateless:
         alert = reason = _unfenced(s, a, target)
     promoted = replace(
@@ -341,7 +348,10 @@ def _redirect(
     """Fence towards another producer, in a generation of its own."""
     moved = begin(s, to, cause, reason, request=a.request, redirected=True)
     if bar_target and a.target is not None:
-        moved = bar(moved, a.target, s.now.after(s.pool.policy.fail_back_after), reason)
+        if name == "unserved":  # whoever could not be served again and again is tried ever more seldom
+            moved = replace(moved, failovers=(*moved.failovers, s.now)[-FAILOVERS:])
+        wait = s.pool.policy.fail_back_after * (damping(moved, s.now) if name == "unserved" else 1.0)
+        moved = bar(moved, a.target, s.now.after(wait), reason)
     if cause is Cause.TAKEN_BACK or a.cause is Cause.BY_HAND:  # the pin of a switchover that did not succeed
         moved = replace(moved, pinned=None)
     return Progress(name, reason, moved, alert=reason)

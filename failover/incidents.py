@@ -20,7 +20,9 @@ from .model import Event, EventKind, Instant
 
 AGAIN_FIRST = 300.0  # seconds from the first telling to the second
 AGAIN_LATER = 900.0  # seconds from one further telling to the next
-QUIET = 300.0  # seconds after its end for which the same thing counts as never having stopped, once it is contested
+QUIET = (
+    300.0  # seconds after its end for which the same thing, when it returns, is told no sooner than if it had lasted
+)
 MOST_DEEDS = 50  # steps that one report holds
 MOST = 50  # gates, records and causes that one report holds
 UNKNOWN = "not known"
@@ -113,7 +115,6 @@ class Now:
     generation: int
     active: str | None
     decides: bool  # whether this controller holds the lease: only then has an incident a number
-    contested: bool  # another hand keeps changing a proxy: then the same thing is not told each time that it returns
     deeds: tuple[Deed, ...] = ()
 
 
@@ -125,13 +126,13 @@ def follow(ledger: Ledger, rows: Sequence[Row], now: Now) -> tuple[Ledger, tuple
     events: list[Event] = []
     open_before, told = ledger.open, _fresh(ledger.told, now.at)
     number, seconds = ledger.number, ledger.seconds
+    if open_before is not None and not open_before.began.reached(now.at):
+        open_before = replace(open_before, began=now.at)
     incident, grown = open_before, False
     if counted and incident is None:
         number += now.decides
         incident, grown = _begin(counted, number if now.decides else 0, now), True
         events.append(_begun(incident, counted, now))
-        if not (now.contested and incident.key in told):
-            told.pop(incident.key, None)
     elif counted and incident is not None:
         incident, grown = _grow(incident, counted)
         if not incident.number and now.decides:  # seen before we decided: our own journal does not know of it
@@ -288,7 +289,8 @@ def text(doc: Mapping[str, Any]) -> str:
 def _begun(incident: Incident, rows: Sequence[Row], now: Now) -> Event:
     gates_alone = all(row.kind in GATES for row in rows)
     head = "let in beside the active one" if gates_alone else "two producers may be reachable"
-    words = f"{head}: " + "; ".join(f"{row.where} {row.what}" for row in rows)
+    number = f"incident {incident.number}: " if incident.number else ""
+    words = f"{number}{head}: " + "; ".join(f"{row.where} {row.what}" for row in rows)
     detail = {
         "incident": incident.number or None,
         "gates": list(incident.gates),
@@ -301,7 +303,8 @@ def _begun(incident: Incident, rows: Sequence[Row], now: Now) -> Event:
 
 def _healed(incident: Incident, now: Now) -> Event:
     detail = report(incident, now)
-    words = f"healed after {detail['seconds']:g} s"
+    what = f"incident {incident.number}" if incident.number else "split brain"
+    words = f"{what} healed after {detail['seconds']:g} s"
     return Event(EventKind.SPLIT_BRAIN_HEALED, now.at, words, now.generation, None, detail)
 
 
@@ -315,7 +318,7 @@ def _tell(
 ) -> list[Event]:
     """The alerts that are due: one for the open incident, one for each piece of evidence that does not count."""
     subjects: dict[str, list[Row]] = {}
-    if incident is not None:
+    if incident is not None and any(row.tells for row in counted):
         subjects[incident.key] = list(counted)
     for row in rows:
         if not row.counts and row.tells:
@@ -353,8 +356,9 @@ def _rest(told: Told, now: Instant) -> float:
 
 
 def _fresh(told: Mapping[str, Told], now: Instant) -> dict[str, Told]:
-    """What was told of things that last, or ended a moment ago."""
-    return {key: each for key, each in told.items() if each.ended is None or now.since(each.ended) <= QUIET}
+    """What was told of things that last, or ended a moment ago; what a clock that was wrong dates later, is of now."""
+    sane = {key: each if each.at.reached(now) else replace(each, at=now) for key, each in told.items()}
+    return {key: each for key, each in sane.items() if each.ended is None or now.since(each.ended) <= QUIET}
 
 
 # ---------------------------------------------------------------- across a restart
@@ -385,7 +389,7 @@ def restore(document: Any) -> Ledger:
                 for key, at, times, ended in document["told"]
             },
         )
-    except (KeyError, TypeError, ValueError):
+    except (KeyError, TypeError, ValueError, IndexError):
         return Ledger()
 
 

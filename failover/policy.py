@@ -14,7 +14,6 @@ from . import handover, health
 from .model import Answer, Assignment, Cause, Health, Held, Phase, Pointing, Request, RequestState, Step, Verb
 from .situation import Care, Situation
 
-DAMPING_LIMIT = 8  # fail_back_after is at most so many times as long
 BY_HAND = "it is moved by hand only, failover switchover"  # where no gate could fence
 
 
@@ -115,7 +114,8 @@ def _tell_of_idleness(s: Situation, why: str) -> None:
     """Somebody wanted nothing to be moved; that the active is down is worth knowing all the same."""
     active = None if s.a is None else s.a.active
     if active is not None and s.down(active):
-        words = f"{active} is down, and nothing is moved while {why}: failover resume, or a switchover by hand"
+        other = "failover adopt NAME" if why == "released" else "failover switchover --to NAME"
+        words = f"{active} is down, and nothing is moved while {why}: failover resume, or {other}"
         s.alert(f"{why}-down", words)
 
 
@@ -286,10 +286,10 @@ def unfit(q: Asked) -> Verdict | str:
         return f"{active} is not up and measured unfit"
     track = s.view.tracks[active]
     lags = s.fit(active) is False
-    what = f"lags {track.lag} slots behind" if lags else "answers our pings, but the checks of every proxy fail"
+    what = f"lags {track.lag} slots behind" if lags else "answers our pings, but no proxy sees it, and none serves it"
     left = s.pool.policy.fail_over_after - max(unseen, health.unfit_for(track, s.now) if lags else 0.0)
     if not lags and track.last is not None and track.last.ok and unseen >= s.pool.health.interval * s.pool.health.fall:
-        s.alert(f"unseen:{active}", f"{active} {what}: no relay is served")
+        s.alert(f"unseen:{active}", f"{active} {what}")
     if left > 0:
         s.wake_in(left)
         return f"{active} {what}; patience for another {left:.0f} s"
@@ -361,6 +361,13 @@ def drift(q: Asked) -> Verdict:
                 f"{', '.join(left)} is left to the other hand for a while: failover switchover --to {active} ends that"
             )
             return Verdict("disputed", f"{active} is active; {words}")
+        there = s.view.records
+        stuck = [
+            r.label for r in s.pool.records if r.points_to(there[r.label].rrset) != active and there[r.label].tried
+        ]
+        if stuck:
+            words = f"{', '.join(stuck)} does not lead to it, and cannot be changed just now"
+            return Verdict("stuck", f"{active} is active; {words}")
         return Verdict("steady", f"{active} is active; nothing to repair")
     steps = (*closing, *opening)
     names = ", ".join([*(f"{step.kind.value} {step.gate}" for step in steps), *map(str, pointing)])
@@ -429,10 +436,7 @@ def first_assignment(s: Situation, active: str, reason: str, requested_by: str |
 def fail_back_wait(s: Situation) -> float:
     """fail_back_after, doubled with each further automatic failover within 24 hours, at most eightfold."""
     wait = s.pool.policy.fail_back_after
-    if s.a is None:
-        return wait
-    recent = sum(1 for f in s.a.failovers if s.now.since(f) <= handover.DAY)
-    return wait * float(min(DAMPING_LIMIT, 1 << max(0, recent - 1)))
+    return wait if s.a is None else wait * handover.damping(s.a, s.now)
 
 
 def _assigned(q: Asked) -> Assignment:
@@ -462,7 +466,8 @@ def _voluntary(s: Situation, target: str | None, cause: Cause, why: str) -> Verd
     if lack is not None:
         return f"{why}, but {target} cannot take over: {lack}"
     reason = f"{why}: {target} takes over"
-    return Verdict(cause.value, reason, handover.begin(s, target, cause, reason))
+    alert = reason if cause is Cause.UNFIT else None  # others were asked for, or are as it should be
+    return Verdict(cause.value, reason, handover.begin(s, target, cause, reason), alert=alert)
 
 
 def _visible(s: Situation) -> str:

@@ -15,7 +15,7 @@ from .board import ProxyTrack, View
 from .journal import iso
 from .model import Admin, Assignment, Cause, Check, Drift, Gate, Health, Instant, Phase, Pool, Record, ServerView
 
-RELOAD_DOUBT = 3600.0  # seconds for which a reload without a known hard_stop_after is worth showing
+RELOAD_DOUBT = 86400.0  # seconds for which a reload without a known hard_stop_after is worth showing
 LEAST_WAKE = 0.01  # seconds; a rest that rounding leaves must not wake us again and again
 SERVE_BUDGET = 30.0  # seconds in which every reachable gate is to serve a promoted producer
 
@@ -150,12 +150,8 @@ class Situation:
         return False
 
     def unseen_for(self, producer: str) -> float:
-        """Seconds for which every proxy that answers has failed to see it, and some did; 0 when one sees it."""
-        since = [
-            track.blind_since.get(producer)
-            for name, track in self.view.proxies.items()
-            if track.answers and self.check(name, producer) is not Check.NONE
-        ]
+        """Seconds for which no proxy that answers serves it, and some proxy's check of it fails; 0 when one does."""
+        since = [track.blind_since.get(producer) for track in self.view.proxies.values() if track.answers]
         found = [instant for instant in since if instant is not None]
         return min(self.now.since(i) for i in found) if found and len(found) == len(since) else 0.0
 
@@ -521,6 +517,30 @@ class Situation:
 
     # ------------------------------------------------------------ drift
 
+    @property
+    def _patience(self) -> float:
+        return self.pool.policy.fail_over_after
+
+    def _tell_of_standbys(self, active: str) -> None:
+        """Somebody who could not take over is worth knowing of before that is needed."""
+        for name in self.pool.others(active):
+            if self._health[name] is not Health.DOWN or name not in (self.a.seen if self.a is not None else ()):
+                continue
+            left = self._patience - health.down_for(self.view.tracks[name], self.now)
+            self.wake_in(left)
+            if left <= 0:
+                self.alert(f"standby-down:{name}", f"{name}, a standby, has been down for {self._patience:g} s")
+
+    def _tell_of_idle(self, proxy: str, active: str, since: Instant | None) -> None:
+        """A proxy that serves nobody, although the active is there, is told once it has lasted."""
+        if since is None or not self.somebody_sees_up(active):
+            return
+        left = self._patience - self.now.since(since)
+        self.wake_in(left)
+        if left <= 0:
+            words = f"{proxy} has not served {active} for {self._patience:g} s: {self._why_not(proxy, active)}"
+            self.alert(f"not-serving:{proxy}", words)
+
     def unread(self) -> tuple[str, ...]:
         """Parts that were neither read nor failed to be read yet."""
         producers = [n for n in self.view.tracks if n not in self.view.pinged]
@@ -547,6 +567,9 @@ class Situation:
                     self.alert(f"exposed:{exposed.producer}", what)
             if a.phase is Phase.STEADY and a.active is not None:
                 idle = [name for name in self.answering() if name not in self.serving_gates(a.active)]
+                for name in idle:
+                    self._tell_of_idle(name, a.active, known.get(("not-serving", str(Gate(name, a.active)))))
+                self._tell_of_standbys(a.active)
                 found.extend(("not-serving", str(Gate(name, a.active)), self._why_not(name, a.active)) for name in idle)
         for record in self.pool.records:
             found.extend((kind, record.label, what) for kind, what in self._record_drift(record))
@@ -557,8 +580,12 @@ class Situation:
         if track.tried and not track.answers:
             words = (track.error or "does not answer").removeprefix(f"{name}: ").removeprefix(f"{name} ")
             found.append(("proxy-silent", words))
+            left = self.silent_left(name)
+            self.wake_in(left)
             if self._misdirected(track):
                 self.alert(f"misdirected:{name}", f"{name}: {words}; it is not steered until then")
+            elif left <= 0:
+                self.alert(f"proxy-silent:{name}", f"{name} has been silent for {self._patience:g} s: {words}")
         if self.contested(name):
             words = "someone else keeps changing it: nothing is opened there"
             found.append(("another-hand", words))

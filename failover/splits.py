@@ -15,7 +15,7 @@ read, two nodes that have no block in common any more. So neither silence nor a 
 from __future__ import annotations
 
 from collections.abc import Container, Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from . import signposts
 from .board import Way
@@ -96,6 +96,8 @@ def _gates(s: Situation, known: Known) -> list[Split]:
                     found.append(_open(Gate(name, producer), server))
         elif not answers:
             found.extend(_unseen(s, name, rightful, known))
+    if found and rightful is not None and s.down(rightful):  # then nobody is beside anybody: rule 6 follows who is open
+        found = [replace(split, counts=False) for split in found]
     if len(found) > 1:
         order = {name: number for number, name in enumerate(s.pool.names)}
         found.sort(key=lambda split: (order[split.producers[0]], split.kind != GATE))
@@ -296,6 +298,8 @@ def worth_telling(s: Situation, split: Split, since: Instant) -> bool:
     By the decider, once it has read every part: whoever only looks on, or has just begun, does not know what is done.
     """
     if s.view.lease is None or s.unread():
+        return False
+    if split.kind in (GATE, SESSIONS) and not split.counts:
         return False
     if split.counts or split.kind != RECORD or s.now.since(since) >= signposts.STALLED:
         return True

@@ -168,6 +168,11 @@ def _age(pool: Pool, view: View, a: Assignment | None, now: Instant, events: lis
     if pinned is not None and pinned.until is not None and pinned.until.reached(now):
         events.append(Event(EventKind.UNPINNED, now, "the pin ran out", a.generation, pinned.producer))
         pinned = None
+    events.extend(
+        Event(EventKind.REQUEST, now, f"the cordon of {held.producer} ran out", a.generation, held.producer)
+        for held in a.cordoned
+        if held.until is not None and held.until.reached(now)
+    )
     up = [n for n, t in view.tracks.items() if health.health_at(t, now, pool.health).value == "up"]
     seen = a.seen if all(n in a.seen for n in up) else tuple(n for n in pool.names if n in a.seen or n in up)
     settled = tuple(
@@ -394,7 +399,6 @@ def _follow(
         generation=0 if a is None else a.generation,
         active=None if a is None else a.active,
         decides=held,
-        contested=any(s.contested(proxy) for proxy in s.view.proxies),
         deeds=s.view.deeds,
     )
     return incidents.follow(ledger, rows, seen)
@@ -425,7 +429,7 @@ def _say(s: Situation, told: Said, memory: Memory, ledger: Ledger, events: list[
     if verdict.alert is not None:
         alerts[f"{verdict.key}:{generation}"] = would + verdict.alert
     if s.view.isolated and s.view.lease is not None:
-        alerts.setdefault("isolated", "isolated: nothing outside answers; health is unknown, and nothing is moved")
+        alerts.setdefault("isolated", _isolated(s))
     for name, words in alerts.items():
         new = name not in said
         said[name] = now
@@ -440,6 +444,17 @@ def _say(s: Situation, told: Said, memory: Memory, ledger: Ledger, events: list[
         isolated=s.view.isolated,
         presumed=told.presumed,
     )
+
+
+def _isolated(s: Situation) -> str:
+    """What it means, and what would have told more."""
+    references = s.view.references
+    if len(references) == 1:
+        return (
+            f"isolated: {next(iter(references))}, the only reference, does not answer; health is unknown, and nothing "
+            "is moved. A second reference, at another site, would tell whether it is our own network"
+        )
+    return "isolated: nothing outside answers; health is unknown, and nothing is moved"
 
 
 def _about(verdict: Verdict, a: Assignment | None) -> str | None:
@@ -485,10 +500,12 @@ def next_actions(s: Situation, lacked: Mapping[int, str]) -> tuple[NextAction, .
     if s.health(active).value == "down":
         left = health.patience_left(track, s.now, patience)
         found.append(NextAction("failover", left, f"{active} to stay down" if left > 0 else _free(lacked.get(9, ""))))
-    elif s.fit(active) is False and not s.pool.gateless:
-        left = max(0.0, patience - health.unfit_for(track, s.now))
+    elif not s.pool.gateless and (s.fit(active) is False or s.unseen_for(active)):
+        unfit = health.unfit_for(track, s.now) if s.fit(active) is False else 0.0
+        left = max(0.0, patience - max(unfit, s.unseen_for(active)))
+        word = "unfit" if s.fit(active) is False else "unserved"
         found.append(
-            NextAction("leave-unfit", left, f"{active} to stay unfit" if left > 0 else _free(lacked.get(10, "")))
+            NextAction("leave-unfit", left, f"{active} to stay {word}" if left > 0 else _free(lacked.get(10, "")))
         )
     preferred = s.pool.preferred
     blocked = s.pool.gateless or s.pinned(active) or s.held(preferred, "cordoned") or s.held(preferred, "barred")

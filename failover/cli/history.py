@@ -86,7 +86,7 @@ def _incident(store: SqliteStore, number: int) -> dict[str, Any]:
     if ledger.open is not None and ledger.open.number == number:
         assignment, now = store.load().assignment, RealHost().now()
         active = None if assignment is None else assignment.active
-        seen = incidents.Now(now, ledger.open.generation, active, decides=False, contested=False)
+        seen = incidents.Now(now, ledger.open.generation, active, decides=False)
         return incidents.document(incidents.report(ledger.open, seen), over=False)
     known: list[int] = [] if ledger.open is None else [ledger.open.number]
     for entry in _backwards(store):

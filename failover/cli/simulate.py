@@ -8,7 +8,7 @@ from __future__ import annotations
 import json
 import os
 import sys
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -31,6 +31,10 @@ MOST_SEED = 2**63 - 1
 EXPLAINED = 3  # broken seeds that are made smaller and told; the others are named
 TELL_EVERY = 10.0  # seconds between lines of progress where there is no terminal
 SINCE = "90d"
+ASSUMED = (
+    "Assumed: proxies and DNS providers obey at once, proxies agree with the history, references answer, no tip is "
+    "looked at, nobody asks for anything by hand, and a handover takes no time."
+)
 
 MODES = {
     "scenarios": "--scenario",
@@ -107,7 +111,7 @@ class Numbers(click.ParamType[tuple[int, ...]]):
 @click.option("--password-file", type=click.Path(path_type=Path), help="A file with the password alone.")
 @click.option("--token-file", type=click.Path(path_type=Path), help="A file with a bearer token alone.")
 @click.option("--ca-file", type=click.Path(path_type=Path), help="Certificates that the Prometheus' must chain to.")
-@click.option("--built-in", is_flag=True, help="Leave the file aside: the built-in pool, or drawn ones.")
+@click.option("--built-in", is_flag=True, help="Leave any file aside: the built-in pool, or drawn ones.")
 @click.option("--verbose", "-v", is_flag=True, help="Tell each step as well.")
 @click.option("--json", "as_json", is_flag=True, help="Print one JSON document.")
 @click.pass_context
@@ -184,8 +188,6 @@ def _pool(asked: Asked) -> Pool | None:
 
     given = asked.ctx.obj.get("config") if isinstance(asked.ctx.obj, dict) else None
     if asked.built_in:
-        if given:
-            raise click.UsageError("-c and --built-in: one of them at a time", asked.ctx)
         return None
     if not given and not os.environ.get(config.VARIABLE):
         try:
@@ -250,12 +252,13 @@ def _all(asked: Asked) -> int:
     """Play the library: a line for each, or all of it."""
     from failover.simulator import scenario, telling
 
-    pool = _pool(asked)
-    width = max(len(name) for name in scenario.names())
+    pool, found = _pool(asked), scenario.library()
+    width = max(len(each.name) for each in found)
     documents: list[dict[str, Any]] = []
     count = broken = 0
+    interrupted = False
     try:
-        for each in scenario.library():
+        for each in found:
             try:
                 cast = _shortened(scenario.cast(each, pool), asked.minutes)
             except scenario.Unplayable as error:
@@ -272,20 +275,20 @@ def _all(asked: Asked) -> int:
                 tell(cast, run, steps=True)
                 click.echo("")
             else:
-                _say("broken" if run.violations else "", f"{each.name:<{width}}  {telling.in_short(run)}")
+                about = f" (about a pool with {cast.premise})" if cast.premise else ""
+                _say("broken" if run.violations else "", f"{each.name:<{width}}  {telling.in_short(run)}{about}")
     except KeyboardInterrupt:
-        _end_of_all(asked, documents, count, broken)
-        return INTERRUPTED
-    _end_of_all(asked, documents, count, broken)
-    return 1 if broken else 0
-
-
-def _end_of_all(asked: Asked, documents: Sequence[Mapping[str, Any]], count: int, broken: int) -> None:
+        interrupted = True
     if asked.as_json:
-        click.echo(json.dumps({"scenarios": documents}, indent=2))
+        click.echo(json.dumps({"scenarios": documents, "interrupted": interrupted}, indent=2))
     else:
+        if interrupted:
+            click.echo(f"interrupted: {len(documents)} of {len(found)} scenarios")
         words = f"an invariant was broken in {broken} of them" if broken else "every invariant held"
         click.echo(f"{count} scenarios; {words}")
+    if interrupted:
+        return INTERRUPTED
+    return 1 if broken else 0
 
 
 def _shortened(cast: Cast, minutes: float | None) -> Cast:
@@ -317,10 +320,11 @@ def heading(cast: Cast) -> Iterator[str]:
     from failover.simulator.telling import WIDTH, people
 
     scenario: Scenario = cast.scenario
+    for note in cast.notes:
+        yield from wrap(f"note: {note}", WIDTH, subsequent_indent="  ")
     about = f"{scenario.name}: {scenario.about}" if scenario.about else scenario.name
     yield from wrap(about, WIDTH, subsequent_indent="  ")
     yield f"  pool {cast.pool.name}, {span(scenario.seconds)}: {people(cast.pool)}"
-    yield from (f"  note: {note}" for note in cast.notes)
 
 
 def _document(cast: Cast, run: Run) -> dict[str, Any]:
@@ -445,7 +449,13 @@ def again(asked: Asked, whole: Plan, small: Plan, profile: str | None) -> str:
     import shlex
 
     given = asked.ctx.obj.get("config") if isinstance(asked.ctx.obj, dict) else None
-    words = ["failover", *(("-c", given) if given else ()), "simulate", "--seed", str(whole.seed)]
+    words = [
+        "failover",
+        *(("-c", given) if given and not asked.built_in else ()),
+        "simulate",
+        "--seed",
+        str(whole.seed),
+    ]
     if asked.built_in:
         words.append("--built-in")
     if profile is not None:
@@ -530,7 +540,11 @@ def _replay(asked: Asked) -> int:
 
     if asked.username is not None and asked.password_file is None:
         raise click.UsageError("--username needs --password-file", asked.ctx)
+    if not _is_address(asked.replay or ""):
+        words = "--replay: this is no http or https address: write for example http://127.0.0.1:9090"
+        raise click.UsageError(words, asked.ctx)
     pool, host = loaded(asked.ctx).pool, RealHost()
+    labels = _labels(asked, pool)
     now = host.now().utc
     try:
         start = journal.since(asked.since or SINCE, now)
@@ -541,7 +555,7 @@ def _replay(asked: Asked) -> int:
     source = prometheus.Source(
         asked.replay or "",
         query=asked.query,
-        labels=_labels(asked),
+        labels=labels,
         username=asked.username,
         password=None if asked.password_file is None else secret.from_file(asked.password_file),
         token=None if asked.token_file is None else secret.from_file(asked.token_file),
@@ -556,16 +570,34 @@ def _replay(asked: Asked) -> int:
     else:
         for sentence in replay.sentences(found):
             click.echo(sentence)
+        click.echo(ASSUMED)
     return 0
 
 
-def _labels(asked: Asked) -> dict[str, str]:
+def _is_address(url: str) -> bool:
+    """Whether it begins as an address of a Prometheus does; the rest of it is looked at where it is asked."""
+    from urllib.parse import urlsplit
+
+    try:
+        parts = urlsplit(url)
+        return parts.scheme in ("http", "https") and bool(parts.hostname) and parts.port != 0
+    except ValueError:
+        return False
+
+
+def _labels(asked: Asked, pool: Pool) -> dict[str, str]:
+    """Which producer a label's value stands for. Raises UsageError for what is none."""
+    from failover.cli import did_you_mean
+
     found = {}
     for text in asked.labels:
         value, sign, name = text.rpartition("=")
         if not sign or not value or not name:
             words = f"--label: {text[:80]!r} is not VALUE=NAME: write for example 10.0.1.10:12798=main"
             raise click.UsageError(words, asked.ctx)
+        if name not in pool.names:
+            near = did_you_mean(name[:80], list(pool.names)) or f" There is {', '.join(pool.names)}."
+            raise click.UsageError(f"--label: {name[:80]!r} is no producer of pool {pool.name}.{near}", asked.ctx)
         found[value] = name
     return found
 

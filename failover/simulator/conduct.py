@@ -299,8 +299,8 @@ class Conduct:
         if self._asked_for is None or self._asked_for[0] != active:
             return
         request = self._asked_for[1]
-        if active == self.world.pool.preferred and not request.force:
-            return  # it is not pinned
+        if active == self.world.pool.preferred:
+            return  # it is pinned only where it was not fit when it was forced
         asked = list(self.world.disk.requests.values())  # in the order of their coming
         since = asked[asked.index(request) + 1 :] if request in asked else asked
         later = [r for r in since if r.verb in (Verb.SWITCHOVER, Verb.PIN, Verb.UNPIN, Verb.ADOPT)]

@@ -31,9 +31,20 @@ class Fault:
         kind = KINDS[self.kind]
         args = _plain({**kind.defaults, **self.args})
         words = kind.words.format(who=_listed(self.targets), **args).rstrip()
+        if self.kind == "ask" and self.args.get("force"):
+            words += " --force"
         if self.on is not None:
             words += f", when {self.on} begins" if self.on != "step" else ", when a step is sent"
-        return words if self.lasts is None else f"{words}, for {span(self.lasts)}"
+        lasts = self.args.get("seconds") if self.kind == "ask" else self.lasts
+        if isinstance(lasts, float):
+            words += f", for {span(lasts)}"
+        reason = self.args.get("reason") if self.kind == "ask" else None
+        return f"{words} ({reason})" if reason else words
+
+    def end(self) -> str:
+        """What is so when it is over, in words."""
+        kind = KINDS[self.kind]
+        return kind.ends.format(who=_listed(self.targets), **_plain({**kind.defaults, **self.args}))
 
 
 @dataclass(frozen=True, slots=True)
@@ -41,7 +52,8 @@ class Kind:
     """A kind of fault: its words (with ``{who}`` and its arguments), what it may hit, and its arguments' defaults.
 
     ``hits`` are kinds of targets: producer, proxy, reference, relay, record, controller, place (any machine).
-    ``many``: whether it may have several targets. ``undoes``: whether it can last for a while.
+    ``many``: whether it may have several targets. ``undoes``: whether it can last for a while. ``ends``: the words for
+    its end, where the world says that.
     """
 
     words: str
@@ -49,61 +61,112 @@ class Kind:
     defaults: Mapping[str, Value] = field(default_factory=dict)
     many: bool = False
     undoes: bool = True
-    about: str = ""
+    ends: str = ""
 
 
 def _kinds() -> dict[str, Kind]:
     p, x, r, n, c = "producer", "proxy", "reference", "record", "controller"
     return {
         # machines and processes
-        "stop": Kind("{who} down: the process ends", (p, x, r), many=True),
+        "stop": Kind(
+            "{who} down: the process ends", (p, x, r), many=True, ends="{who} up again: the process is started"
+        ),
         "start": Kind("start of {who}", (p, x, r), {"state": "current"}, many=True, undoes=False),
-        "hang": Kind("{who} hung: connections are taken, nothing is answered", (p, x), many=True),
+        "hang": Kind(
+            "{who} hung: connections are taken, nothing is answered",
+            (p, x),
+            many=True,
+            ends="{who} going on: connections are answered again",
+        ),
         "resume": Kind("{who} going on", (p, x), many=True, undoes=False),
-        "power-off": Kind("power cut at {who}", (p, x, r, c), many=True),
+        "power-off": Kind("power cut at {who}", (p, x, r, c), many=True, ends="power is back at {who}"),
         "power-on": Kind("power is back at {who}", (p, x, r, c), many=True, undoes=False),
         # nodes
-        "replay": Kind("{who} restarts and replays its ledger", (p,)),
-        "crash-loop": Kind("{who} crashes again and again: {down} s down, {up} s up", (p,), {"down": 70.0, "up": 50.0}),
-        "slow": Kind("{who} takes {seconds} s longer to answer", (p,), {"seconds": 3.0}),
-        "lag": Kind("{who} lags {slots} slots behind", (p,), {"slots": 400.0}),
-        "stick": Kind("{who} sticks: it answers, but its tip stands still", (p,)),
-        "fork": Kind("{who} is on a fork of its own", (p,)),
-        "lie": Kind("{who} claims a tip {slots} slots ahead", (r,), {"slots": 5000.0}),
+        "replay": Kind("{who} restarts and replays its ledger", (p,), ends="{who} has replayed its ledger"),
+        "crash-loop": Kind(
+            "{who} crashes again and again: {down} s down, {up} s up",
+            (p,),
+            {"down": 70.0, "up": 50.0},
+            ends="{who} crashes no more",
+        ),
+        "slow": Kind(
+            "{who} takes {seconds} s longer to answer", (p,), {"seconds": 3.0}, ends="{who} answers as fast as before"
+        ),
+        "lag": Kind("{who} lags {slots} slots behind", (p,), {"slots": 400.0}, ends="{who} lags no more"),
+        "stick": Kind(
+            "{who} sticks: it answers, but its tip stands still", (p,), ends="{who} sticks no more: its tip moves again"
+        ),
+        "fork": Kind("{who} is on a fork of its own", (p,), ends="{who} has left its fork"),
+        "lie": Kind(
+            "{who} claims a tip {slots} slots ahead", (r,), {"slots": 5000.0}, ends="{who} tells its true tip again"
+        ),
         # proxies
         "reload": Kind("reload of {who} (state file: {state})", (x,), {"state": "current"}, many=True, undoes=False),
         "restart": Kind("restart of {who} (state file: {state})", (x,), {"state": "current"}, many=True, undoes=False),
         "hand-open": Kind("somebody opens {producer} in {who}", (x,), {"producer": ""}, many=True, undoes=False),
         "hand-close": Kind("somebody closes {producer} in {who}", (x,), {"producer": ""}, many=True, undoes=False),
-        "swap": Kind("the servers of {who} lead to each other's producers", (x,)),
+        "swap": Kind(
+            "the servers of {who} lead to each other's producers",
+            (x,),
+            ends="the servers of {who} lead to their own producers again",
+        ),
         # the network
-        "cut": Kind("network cut between {who} / {from}", ("place",), {"from": ()}, many=True),
-        "cut-one-way": Kind("nothing gets from {who} / to {from}", ("place",), {"from": ()}, many=True),
+        "cut": Kind(
+            "network cut between {who} / {from}",
+            ("place",),
+            {"from": ()},
+            many=True,
+            ends="network mended between {who} / {from}",
+        ),
+        "cut-one-way": Kind(
+            "nothing gets from {who} / to {from}",
+            ("place",),
+            {"from": ()},
+            many=True,
+            ends="things get from {who} / to {from} again",
+        ),
         "slow-path": Kind(
             "the way between {who} and {from} takes {seconds} s more",
             ("place",),
             {"from": (), "seconds": 3.0},
             many=True,
+            ends="the way between {who} and {from} is as fast as before",
         ),
         "lossy": Kind(
             "the way between {who} and {from} loses {share} of its packets",
             ("place",),
             {"from": (), "share": 0.3},
             many=True,
+            ends="the way between {who} and {from} loses no more packets",
         ),
         # DNS
-        "throttle": Kind("the provider of {who} throttles", (n,)),
-        "hang-dns": Kind("the provider of {who} does not answer", (n,)),
-        "refuse-dns": Kind("the provider of {who} refuses changes", (n,)),
-        "pending": Kind("changes of {who} stay PENDING", (n,)),
-        "lose-dns-replies": Kind("changes of {who} are made, their answers are lost", (n,)),
-        "late-dns": Kind("changes of {who} arrive {seconds} s late", (n,), {"seconds": 30.0}),
+        "throttle": Kind("the provider of {who} throttles", (n,), ends="the provider of {who} throttles no more"),
+        "hang-dns": Kind("the provider of {who} does not answer", (n,), ends="the provider of {who} answers again"),
+        "refuse-dns": Kind(
+            "the provider of {who} refuses changes", (n,), ends="the provider of {who} takes changes again"
+        ),
+        "pending": Kind("changes of {who} stay PENDING", (n,), ends="changes of {who} stay PENDING no more"),
+        "lose-dns-replies": Kind(
+            "changes of {who} are made, their answers are lost",
+            (n,),
+            ends="answers to changes of {who} are lost no more",
+        ),
+        "late-dns": Kind(
+            "changes of {who} arrive {seconds} s late",
+            (n,),
+            {"seconds": 30.0},
+            ends="changes of {who} arrive in time again",
+        ),
         "hand-point": Kind("somebody points {who} to {producer}", (n,), {"producer": ""}, undoes=False),
         "empty-record": Kind("somebody removes {who}", (n,), undoes=False),
-        "freeze-server": Kind("a server of {who} goes on saying what it says", (n,)),
+        "freeze-server": Kind(
+            "a server of {who} goes on saying what it says",
+            (n,),
+            ends="every server of {who} says what it is told again",
+        ),
         # the state folder
-        "disk-full": Kind("the state folder is full", (c,)),
-        "disk-broken": Kind("the state folder cannot be used", (c,)),
+        "disk-full": Kind("the state folder is full", (c,), ends="the state folder has room again"),
+        "disk-broken": Kind("the state folder cannot be used", (c,), ends="the state folder can be used again"),
         "lose-acks": Kind(
             "the state folder writes, and reports an error, {count} times", (c,), {"count": 2.0}, undoes=False
         ),
@@ -111,17 +174,31 @@ def _kinds() -> dict[str, Kind]:
         "roll-back": Kind("the state folder of {seconds} s ago is put back", (c,), {"seconds": 600.0}, undoes=False),
         "delete-state": Kind("the state folder is deleted", (c,), undoes=False),
         # the controller's machine
-        "kill": Kind("the controller is killed", (c,)),
-        "stop-controller": Kind("the controller is stopped in good order", (c,)),
+        "kill": Kind("the controller is killed", (c,), ends="the controller is started again"),
+        "stop-controller": Kind(
+            "the controller is stopped in good order", (c,), ends="the controller is started again"
+        ),
         "start-controller": Kind("the controller is started", (c,), undoes=False),
         "crash": Kind("the controller is killed at its {call}th call from now", (c,), {"call": 1.0, "point": "before"}),
         "suspend": Kind("the controller's machine is suspended", (c,)),
         "freeze": Kind("the controller's machine stands still, its clocks too", (c,)),
         "step-clock": Kind("the controller's clock is set by {seconds} s", (c,), {"seconds": -3600.0}, undoes=False),
-        "drift": Kind("the controller's clock runs {ppm} ppm fast", (c,), {"ppm": 500.0}),
-        "slow-ticks": Kind("the controller's disk takes {seconds} s for everything", (c,), {"seconds": 2.0}),
+        "drift": Kind(
+            "the controller's clock runs {ppm} ppm fast",
+            (c,),
+            {"ppm": 500.0},
+            ends="the controller's clock runs true again",
+        ),
+        "slow-ticks": Kind(
+            "the controller's disk takes {seconds} s for everything",
+            (c,),
+            {"seconds": 2.0},
+            ends="the controller's disk is as fast as before",
+        ),
         "reload-file": Kind("the controller reads its file again", (c,), undoes=False),
-        "second": Kind("a second controller is started on the same machine", (c,)),
+        "second": Kind(
+            "a second controller is started on the same machine", (c,), ends="the second controller is gone"
+        ),
         # people
         "ask": Kind("the operator: {verb} {producer}", (), {"verb": "", "producer": ""}, undoes=False),
     }

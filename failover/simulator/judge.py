@@ -33,7 +33,9 @@ if TYPE_CHECKING:
     from failover.simulator.world import World
 
 MOST = 20  # violations kept of one run
+TAMPERED = 150.0  # seconds for which a state folder that was put back excuses: a lease, and a handover
 SEEN_WITHIN = 5.0  # seconds after which the controller has seen what another hand did: two readings and a latency
+TOLD_WITHIN = 45.0  # seconds within which two that are reachable are told: what was missed to be seen up, and a reading
 REPAIR = 25.0  # seconds in which a split is ended that can be: two action timeouts and two readings
 SLACK = 0.5  # seconds that rounding and waking may cost a timer
 SYNC_SLACK = 25  # slots by which our own reckoning of lag may differ: a block, and the time of a ping
@@ -93,6 +95,7 @@ class Judge:
         self.handovers = 0
         self.redirects = 0
         self.edges: dict[str, int] = {}  # moves of the phase table (handover.TRANSITIONS), and how often
+        self._tampered_until = -1.0
         self.tampered = False  # the state folder was put back or deleted: what it said is lost
         self.healed_at: float | None = None
         self.handovers_since_healed = 0
@@ -104,12 +107,17 @@ class Judge:
         self._out = False
         self._harm = _Span()
         self._split = _Span()
+        self._untold = _Span()
         self._pings: dict[str, deque[_Ping]] = {n: deque(maxlen=PINGS) for n in world.pool.names}
         self._visible_at: dict[str, float] = {}  # when a proxy's check of a producer last did not fail
         self._deaf: dict[tuple[str, str], int] = {}
         self._told: list[tuple[str, Event]] = []
         self.conduct = Conduct(world, self.broken)
         self._accepted: frozenset[str] = frozenset()  # gates passed over, while two are reachable because of that
+
+    def tamper(self) -> None:
+        """The state folder is put back or deleted: until everything was read and put right, anything may be."""
+        self.tampered, self._tampered_until = True, self.world.nature.now() + TAMPERED
 
     def broken(self, name: str, words: str) -> None:
         """An invariant did not hold."""
@@ -133,7 +141,8 @@ class Judge:
         names = world.pool.names
         servable = tuple(n for n in names if world.servable(n))
         admitted = tuple(n for n in servable if world.admitted(n))
-        self._none, self._out = not self._reached, bool(servable) and not admitted
+        useful = [name for name in self._reached if world.nodes[name].on_the_chain]
+        self._none, self._out = not useful, bool(servable) and not admitted
         a = world.disk.assignment
         up = tuple(n for n in names if world.nodes[n].forges)
         point = Point(now, up, servable, admitted, None if a is None else a.active)
@@ -177,26 +186,37 @@ class Judge:
         a = world.disk.assignment
         if a is not None:  # the next handover forgets them before it closes anybody
             self._accepted |= {str(p.gate) for p in a.passed_over}
-        whys = []
+        strict = world.pool.fence.require == "confirmed"
+        found: dict[str, None] = {}
         for proxy in world.proxies.values():
             for session in proxy.sessions:
-                if not proxy.carries(session):
+                if session.producer == self._rightful() or not proxy.carries(session):
                     continue
+                gate = f"{session.producer}@{proxy.name}"
                 if session.hidden:
-                    whys.append("reload")
+                    why = "unexplained" if strict else "reload"
                 elif proxy.moved_by[session.producer] != "us":
-                    whys.append("hand")
+                    why = "hand"
                 elif proxy.swapped:
-                    whys.append("swap")
-                elif f"{session.producer}@{proxy.name}" in self._accepted:
-                    whys.append("passed-over")
-        if self.tampered and not whys:
-            return "tampered"
-        strict = world.pool.fence.require == "confirmed"
-        for why in ("hand", "swap", "passed-over", "reload"):
-            if why in whys and not (strict and why == "passed-over"):
+                    why = "swap"
+                elif gate in self._accepted:
+                    why = "unexplained" if strict else "passed-over"
+                else:
+                    why = "tampered" if world.nature.now() < self._tampered_until else "unexplained"
+                found[why] = None
+        for why in ("unexplained", "tampered", "hand", "swap", "passed-over", "reload"):
+            if why in found:
                 return why
         return "unexplained"
+
+    def _rightful(self) -> str | None:
+        """Who may be reachable now: in fencing the old one, while it still is."""
+        a = self.world.disk.assignment
+        if a is None:
+            return next(iter(self._reached), None)
+        if a.phase is not Phase.FENCING:
+            return a.active
+        return a.active if a.active in self._reached else a.target
 
     def _steered(self) -> Daemon | None:
         """The daemon that decides and is free to act, as far as the world lets it."""
@@ -207,7 +227,10 @@ class Judge:
             return None
         if world.disk.full or world.disk.broken or world.machine.latency > 0.1 or world.machine.host.asleep:
             return None
-        if not world.network.calm or daemon.outcome is None or daemon.outcome.decision.rule == 1:
+        parts = (*world.proxies, *world.pool.names)
+        if not all(world.network.fine("controller", part) for part in parts):
+            return None
+        if daemon.outcome is None or daemon.outcome.decision.rule == 1:
             return None
         return daemon
 
@@ -228,12 +251,32 @@ class Judge:
     def _split_now(self, now: float) -> None:
         """A split that the controller can end is ended soon."""
         world, a = self.world, self.world.disk.assignment
-        able = self._why in ("hand", "unexplained") and self._steered() is not None
+        able = self._why in ("hand", "passed-over", "unexplained") and self._steered() is not None
         able = able and a is not None and a.phase is Phase.STEADY and a.active is not None
         able = able and world.nodes[str(a and a.active)].forges and world.nodes[str(a and a.active)].delay < 1.0
         able = able and all(x.running and not x.hung and not x.swapped for x in world.proxies.values())
         able = able and not any(world.machine.decider_sees_contested())
         self._lasting(self._split, able, now, REPAIR, "repair", f"{self._two()} for more than {REPAIR:g} s")
+        daemon = world.machine.decider
+        shown = daemon is not None and daemon.outcome is not None and daemon.outcome.split_brain and daemon.told_split
+        blind = self._why in ("hand", "passed-over", "unexplained") and self._watched() and not shown
+        words = f"{self._two()} for more than {TOLD_WITHIN:g} s, and nobody was told"
+        self._lasting(self._untold, blind, now, TOLD_WITHIN, "split-told", words)
+
+    def _watched(self) -> bool:
+        """Whether somebody decides who can see every gate, and write down what it sees."""
+        world, daemon = self.world, self.world.machine.decider
+        disk, a = world.disk, world.disk.assignment
+        if daemon is None or daemon.outcome is None or disk.full or disk.broken or world.machine.latency > 0.1:
+            return False
+        if world.machine.host.asleep or a is None or daemon.outcome.decision.verdict.key == "unread":
+            return False
+        if not all(x.running and not x.hung and not x.swapped for x in world.proxies.values()):
+            return False
+        active = world.nodes.get(str(a.active))
+        if active is None or not active.forges or not world.network.fine("controller", active.name):
+            return False
+        return all(world.network.fine("controller", x) for x in world.proxies)
 
     def _lasting(self, span: _Span, so: bool, now: float, budget: float, name: str, words: str) -> None:
         if not so:
@@ -436,8 +479,11 @@ class Judge:
                     continue
                 visible = sum(1 for s in proxy.sessions if s.producer == other and not s.hidden)
                 shut = proxy.admin[other] is Admin.MAINT and not visible
-                if proxy.moved_by[other] != "us" and not self.conduct.could_see(
-                    daemon, proxy.name, proxy.moved_at[other]
+                strict = world.pool.fence.require == "confirmed"
+                if (
+                    not strict
+                    and proxy.moved_by[other] != "us"
+                    and not self.conduct.could_see(daemon, proxy.name, proxy.moved_at[other])
                 ):
                     continue  # it changed while it was silent, and was last seen shut
                 if shut:

@@ -129,6 +129,7 @@ class Daemon:
         self.exit = Exit(world.nature, world.network, machine.host)
         self.exit.moment = self._moment
         self.outcome: Outcome | None = None
+        self.told_split = False  # whether the incident that it sees was alerted
         self.phase: Phase | None = None  # of the assignment, at its last tick
         self.calls = 0
         self.crash_at: tuple[int, str] | None = None  # the number of a call, and before, effect or reply
@@ -246,6 +247,7 @@ class Daemon:
         """See Observer."""
         if self.alive:
             self.outcome = outcome
+            self.told_split = outcome.split_brain and bool(outcome.memory.ledger.told)
             self.world.judge.ticked(self, outcome)
 
 

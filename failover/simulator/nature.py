@@ -117,6 +117,13 @@ class Network:
         """Whether the two can talk: packets get through both ways."""
         return self.open(a, b) and self.open(b, a)
 
+    def fine(self, a: str, b: str) -> bool:
+        """Whether the two talk as they should: nothing cut, slow or lost."""
+        if self.calm:
+            return True
+        pairs = ((a, b), (b, a))
+        return self.joined(a, b) and not any(self._slow.get(p) or self._lossy.get(p) for p in pairs)
+
     @property
     def calm(self) -> bool:
         """Whether nothing is wrong anywhere."""

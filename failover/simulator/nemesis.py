@@ -67,7 +67,7 @@ class Nemesis:
     def _undo(self, fault: Fault, undo: Undo) -> None:
         if self._healed:
             return
-        self.world.timeline.append(Line(self.world.nature.now(), "world", f"over: {_head(fault)}"))
+        self.world.timeline.append(Line(self.world.nature.now(), "world", fault.end()))
         undo()
         self.world.reckon()
 
@@ -345,14 +345,14 @@ class Nemesis:
     def _roll_back(self, fault: Fault) -> None:
         machine = self.world.machine
         machine.kill()  # nobody puts a backup in place under a running daemon
-        self.world.judge.tampered = True
+        self.world.judge.tamper()
         self.world.disk.roll_back(seconds=_number(fault, "seconds"))
         self.world.nature.after(5.0, machine.start_again)
 
     def _delete_state(self, fault: Fault) -> None:
         machine = self.world.machine
         machine.kill()
-        self.world.judge.tampered = True
+        self.world.judge.tamper()
         self.world.disk.delete()
         self.world.nature.after(5.0, machine.start_again)
 
@@ -451,7 +451,3 @@ def _number(fault: Fault, name: str) -> float:
 def _names(fault: Fault, name: str) -> tuple[str, ...]:
     value = fault.args.get(name, ())
     return value if isinstance(value, tuple) else (str(value),)
-
-
-def _head(fault: Fault) -> str:
-    return str(fault).partition(", for ")[0]

@@ -53,6 +53,11 @@ class Node:
         """Whether its tip is as near the chain's as a producer's should be."""
         return abs(self._nature.now() + SLOTS0 - self.slot()) + self.held_back <= IN_SYNC
 
+    @property
+    def on_the_chain(self) -> bool:
+        """Whether the blocks that it makes are built on everybody's chain, and so can last."""
+        return self.in_sync and self.fork is None
+
     def set(self, process: Process) -> None:
         """Let its process end, start, hang or go on."""
         self.process = process

@@ -15,7 +15,7 @@ from failover.simulator.nodes import Node, Process
 
 FALL, RISE = 6.0, 4.0  # seconds until a check has noticed: three and two intervals of 2 s
 SILENT_PEER = 97.0  # seconds after which a node ends a session whose peer says nothing (keep-alive, 97 s at most)
-STAYS_HIDDEN = 3600.0  # seconds that an old worker without hard-stop-after keeps its sessions
+STAYS_HIDDEN = 72_000.0  # seconds that an old worker without hard-stop-after keeps its sessions
 
 
 @dataclass(eq=False, slots=True)
@@ -208,15 +208,26 @@ class HAProxy:
         self._nature.changed()
 
     def open(self, producer: str) -> None:
-        """To ready."""
+        """To ready. A server that was not checked in maint is routable until its first check says otherwise."""
+        if self.checks == "l4" and self.admin[producer] is Admin.MAINT:
+            self._unchecked(producer)
         self.admin[producer] = Admin.READY
         self.moved_by[producer] = "us"
         self._nature.changed()
 
+    def _unchecked(self, producer: str) -> None:
+        """Nobody has looked yet: it counts as up until the check has fallen."""
+        if self._raw[producer] is not Check.FAILED:
+            return
+        self._seen[producer] = Check.PASSED_L4
+        self._changes[producer] += 1
+        self._nature.after(self.fall, lambda c=self._changes[producer]: self._noticed(producer, c))  # type: ignore[misc]
+
     def hand(self, producer: str, admin: Admin) -> None:
         """Somebody else sets a server."""
-        self.admin[producer] = admin
-        self._moved(producer, "a hand")
+        if self.admin[producer] is not admin:
+            self.admin[producer] = admin
+            self._moved(producer, "a hand")
         if admin is Admin.MAINT:
             self.shutdown(producer)
         self._nature.changed()

@@ -12,8 +12,9 @@ InvalidConfig with everything that is wrong, each with its line and its mend. Th
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Iterable, Mapping
-from dataclasses import dataclass, field, replace
+import shlex
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from dataclasses import dataclass, field, fields, replace
 from difflib import get_close_matches
 from importlib.resources import files
 from pathlib import Path
@@ -29,7 +30,7 @@ from failover.config.finding import Finding, InvalidConfig, dotted, shown, shown
 from failover.config.regular import Unreadable
 from failover.errors import ConfigError, FailoverError
 from failover.model import Pool, Verb
-from failover.simulator.faults import KINDS, Fault, Value
+from failover.simulator.faults import KINDS, Fault, Value, span
 from failover.simulator.roles import NEEDS, Roles, lacks
 
 if TYPE_CHECKING:
@@ -96,13 +97,17 @@ class Scenario:
 
 @dataclass(frozen=True, slots=True)
 class Cast:
-    """A scenario that is ready to be played in one pool. ``notes`` say what of it is left out there."""
+    """A scenario that is ready to be played in one pool. ``notes`` say what of it is left out there.
+
+    ``premise``: settings that the scenario is about and this pool has not, as in ``fence.require: confirmed``.
+    """
 
     scenario: Scenario
     pool: Pool
     setup: Setup
     faults: tuple[Fault, ...]
     notes: tuple[str, ...] = ()
+    premise: str = ""
 
 
 class Unplayable(FailoverError):
@@ -130,10 +135,10 @@ def find(name: str) -> Scenario:
     if name in names():
         return _of_library(name)
     near = get_close_matches(name[:80], names(), n=2)
-    words = f"did you mean {' or '.join(near)}?" if near else "failover simulate --list names them"
+    words = f"did you mean {' or '.join(near)}?" if near else "failover simulate --list names them."
+    file = name if name and len(name) <= 40 and name.replace("-", "").isalnum() else "night"
     raise ConfigError(
-        f"there is no scenario {shown(name)}",
-        f"{words} A file of your own is given by its path, as in ./{name[:40]}.yaml",
+        f"there is no scenario {shown(name)}", f"{words} A file of your own is given by its path, as in ./{file}.yaml"
     )
 
 
@@ -420,10 +425,10 @@ class _Reader:
 
 def length(value: Any) -> float:
     """Seconds, above zero and at most 7 days."""
-    seconds = scalars.duration(value)
-    if seconds > MOST_SECONDS:
-        raise scalars.refuse("is longer than 7 days (168h)", "write for example 45m or 12h")
-    return seconds
+    mend = "write for example 90s, 45m or 12h"
+    if scalars.seconds(value, mend) > MOST_SECONDS:
+        raise scalars.refuse("is longer than 7 days (168h)", mend)
+    return scalars.duration(value)
 
 
 def moment(value: Any) -> float:
@@ -570,13 +575,12 @@ def cast(scenario: Scenario, pool: Pool | None = None) -> Cast:
 
     played = scenario.pool if pool is None else pool
     world = dict(scenario.world)
-    if pool is not None and "checks" not in world:
-        world["checks"] = "l7" if all(proxy.watch for proxy in pool.proxies) else "l4"
+    if pool is not None:
+        world.setdefault("checks", _checks(pool))
     roles = Roles.of(played, world.get("relays", Setup().relays))
     missing = [lack for need in scenario.needs if (lack := lacks(need, roles)) is not None]
     if missing:
-        mend = "play it in the built-in pool: failover simulate --built-in"
-        raise Unplayable(f"{scenario.name} needs {' and '.join(missing)}", mend)
+        raise Unplayable(f"{scenario.name} needs {' and '.join(missing)}", _elsewhere(scenario))
     giver = _Giver(scenario, played.name, roles)
     for key in ("direct", "duplex", "served_only"):
         if key in world:
@@ -586,10 +590,84 @@ def cast(scenario: Scenario, pool: Pool | None = None) -> Cast:
     faults = tuple(giver.fault(event) for event in scenario.events)
     if giver.findings:
         raise InvalidConfig(giver.findings)
-    notes = []
-    if pool is not None and scenario.changes_pool:
-        notes.append(f"{scenario.name}: its own pool: is not used, your file's is")
-    return Cast(scenario, played, Setup(**world), faults, tuple(notes))
+    differing = () if pool is None else _differing(scenario.pool, pool)
+    premise = _joined(f"{name}: {theirs}" for name, theirs, _ in differing)
+    notes = () if pool is None else tuple(_notes(scenario, pool, differing, premise))
+    return Cast(scenario, played, Setup(**world), faults, notes, premise)
+
+
+def _elsewhere(scenario: Scenario) -> str:
+    """How a scenario can be played that this pool has not the parts for."""
+    roles = Roles.of(scenario.pool, scenario.world.get("relays", MOST_RELAYS))
+    if any(lacks(need, roles) for need in scenario.needs):
+        return f"write what it needs below pool: in {scenario.file}, and play it with --built-in"
+    name = scenario.file
+    if name.removesuffix(".yaml") in names():  # of the library; a file of that name is given by its path
+        name = name.removesuffix(".yaml")
+    return f"play it in the built-in pool: {shlex.join(['failover', 'simulate', '--built-in', '--scenario', name])}"
+
+
+def _checks(pool: Pool) -> str:
+    """How this pool's proxies check, as far as its file tells."""
+    return "l7" if all(proxy.watch for proxy in pool.proxies) else "l4"
+
+
+def _notes(scenario: Scenario, pool: Pool, differing: Iterable[tuple[str, str, str]], premise: str) -> Iterator[str]:
+    """What of a scenario does not hold in the operator's own pool, a sentence each."""
+    if premise:
+        yours = _joined(ours for _, _, ours in differing)
+        yield (
+            f"this scenario is about a pool with {premise}; yours has {yours}, "
+            "so what follows is not what its heading says"
+        )
+    elif scenario.changes_pool:
+        yield f"{scenario.name}: its own pool: is not used, your file's is"
+    checks = scenario.world.get("checks")
+    if checks is not None and pool.proxies and checks != _checks(pool):
+        yield (
+            f"this scenario is about proxies with world.checks: {checks}; by your file yours have {_checks(pool)}, "
+            "so what follows is not what would happen to yours"
+        )
+
+
+def _differing(about: Pool, pool: Pool) -> tuple[tuple[str, str, str], ...]:
+    """Settings that a scenario's pool has otherwise than the built-in one, and ``pool`` otherwise than it.
+
+    Each with the scenario's value and the pool's. Producers, records and where proxies are do not count.
+    """
+    usual = _settings(built_in())
+    theirs, ours = _settings(about), _settings(pool)
+    return tuple(
+        (name, value, ours[name])
+        for name, value in theirs.items()
+        if value != usual.get(name) and name in ours and value != ours[name]
+    )
+
+
+def _settings(pool: Pool) -> dict[str, str]:
+    """A pool's settings by their keys in the file, in words."""
+    found = {"mode": pool.mode}
+    for part in ("health", "policy", "fence", "lease"):
+        of_part = getattr(pool, part)
+        found.update((f"{part}.{each.name}", _in_words(getattr(of_part, each.name))) for each in fields(of_part))
+    for key in ("watch", "hard_stop_after") if pool.proxies else ():
+        values = [getattr(proxy, key) for proxy in pool.proxies]
+        if key == "watch":  # its name is nobody's premise
+            values = [value is not None for value in values]
+        found[f"proxies[].{key}"] = " or ".join(dict.fromkeys(_in_words(value) for value in values))
+    return found
+
+
+def _in_words(value: object) -> str:
+    if isinstance(value, bool):
+        return "true" if value else "false"
+    if isinstance(value, float):
+        return span(value)
+    return "none" if value is None else str(value)
+
+
+def _joined(words: Iterable[str]) -> str:
+    return " and ".join(words)
 
 
 @dataclass(slots=True)
@@ -629,6 +707,15 @@ class _Giver:
             Finding(self.scenario.file, line, dotted(place), shown(word), problem, _nearest(word, tuple(known)))
         )
 
+    def _one_side(self, event: Event, place: Location, said: bool) -> None:
+        """A finding about a network fault with nobody on its other side."""
+        key, problem = ("from", f"is all on the side of {event.kind}:") if said else (event.kind, "is everybody")
+        mend = f"name two sides, for example {{{event.kind}: main, from: controller}}"
+        finding = Finding(
+            self.scenario.file, event.line, dotted((*place, key)), None, f"{problem}, so nothing is hit", mend
+        )
+        self.findings.append(finding)
+
     def fault(self, event: Event) -> Fault:
         """What happens, to whom."""
         kind, place = KINDS[event.kind], ("events", event.number)
@@ -649,6 +736,8 @@ class _Giver:
             else:
                 others = self.roles.places()
             args["from"] = tuple(name for name in others if name not in targets)
+            if others and not args["from"]:
+                self._one_side(event, place, said is not None)
         return Fault(event.at, event.kind, targets, event.lasts, args, event.on)
 
 

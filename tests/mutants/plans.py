@@ -391,6 +391,14 @@ def sessions_linger(seed: int) -> Plan:
     return _aimed("sessions-linger", seed, 250.0, *faults, setup=Setup(relays=3, marked_down=False))
 
 
+def split_while_paused(seed: int) -> Plan:
+    """Somebody pauses, opens the other producer, too, and restarts the proxies: relays are divided, and it is told."""
+    proxies = ("proxy-1", "proxy-2")
+    opened = Fault(60.0, "hand-open", proxies, None, {"producer": "backup"})
+    again = Fault(70.0, "restart", proxies, None, {"state": "current"})
+    return _aimed("split-while-paused", seed, 250.0, _ask(50.0, "pause"), opened, again, setup=Setup(relays=3))
+
+
 PLANS: Mapping[str, Callable[[int], Plan]] = {
     make.__name__.replace("_", "-"): make
     for make in (
@@ -441,5 +449,6 @@ PLANS: Mapping[str, Callable[[int], Plan]] = {
         names_deaf,
         name_disputed,
         sessions_linger,
+        split_while_paused,
     )
 }

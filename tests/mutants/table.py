@@ -37,6 +37,23 @@ def _m(
     return Mutant(name, f"failover.{module}", anchor, replacement, hunts, within, judges)
 
 
+SPLITS = (
+    _m(
+        "a gate that is open beside is not found",
+        "splits",
+        "    found = _gates(s, known)\n",
+        "    found: list[Split] = []\n",
+        "split-while-paused",
+    ),
+    _m(
+        "a split brain is told to nobody",
+        "incidents",
+        "    events.extend(_tell(told, rows, counted, incident, grown and open_before is not None, now))\n",
+        "    told = {} if grown else told\n",
+        "split-while-paused",
+    ),
+)
+
 FENCE = (
     _m(
         "closed is believed while sessions run",
@@ -262,7 +279,7 @@ PATIENCE = (
     _m(
         "damping removed",
         "policy",
-        "    return wait * float(min(DAMPING_LIMIT, 1 << max(0, recent - 1)))\n",
+        "    return wait if s.a is None else wait * handover.damping(s.a, s.now)\n",
         "    return wait\n",
         "two-outages",
     ),
@@ -528,7 +545,7 @@ NAMES = (
     ),
 )
 
-MUTANTS: tuple[Mutant, ...] = (*FENCE, *PATIENCE, *BLINDNESS, *REPAIR, *NAMES)
+MUTANTS: tuple[Mutant, ...] = (*SPLITS, *FENCE, *PATIENCE, *BLINDNESS, *REPAIR, *NAMES)
 
 
 def named(name: str) -> Mutant:

@@ -31,7 +31,7 @@ def row(where: str = "backup@p1", *, since: float = 100.0, kind: str = "split-br
 
 
 def at(seconds: float, *, boot: str = "boot", **fields: Any) -> Now:
-    base = Now(instant(seconds, boot), 3, "main", decides=True, contested=False)
+    base = Now(instant(seconds, boot), 3, "main", decides=True)
     return replace(base, **fields)
 
 
@@ -118,9 +118,7 @@ def test_after_a_reboot_it_is_dated_by_utc() -> None:
     f = Followed()
     f.see(100, row())
     f.restart()
-    ledger, events = incidents.follow(
-        f.ledger, (), Now(Instant("other", 5.0, instant(700).utc), 3, "main", True, False)
-    )
+    ledger, events = incidents.follow(f.ledger, (), Now(Instant("other", 5.0, instant(700).utc), 3, "main", True))
     assert events[0].detail["seconds"] == 600.0
     assert ledger.seconds == 600.0
 
@@ -135,7 +133,7 @@ def test_nothing_changes_while_nothing_changes() -> None:
 def test_what_another_hand_repeats_is_told_at_bounded_intervals_though_each_time_is_an_incident() -> None:
     f = Followed()
     for seconds in range(100, 2000, 20):
-        f.see(seconds, row(), contested=True).see(seconds + 5, contested=True)
+        f.see(seconds, row()).see(seconds + 5)
     assert f.times(EventKind.ALERT) == [100, 400, 1300]
     assert f.ledger.number == 95
 

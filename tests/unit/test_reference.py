@@ -261,7 +261,7 @@ def test_every_key_of_the_history_has_a_row() -> None:
 def test_every_key_of_the_report_of_an_incident_has_a_row() -> None:
     done = (incidents.Deed("s", instant(0), "close", "sent"),)
     lasting = incidents.Incident(1, instant(0), 1, "main", "split-brain x", done=done)
-    seen = incidents.Now(instant(1), 1, "main", decides=True, contested=False)
+    seen = incidents.Now(instant(1), 1, "main", decides=True)
     made = incidents.document(incidents.report(lasting, seen), over=False)
     assert set(rows(chapter("### `failover history --incident 7 --json`"))) == {path for path, _ in leaves(made)}
     begun = Event(EventKind.SPLIT_BRAIN, instant(0), "", detail={"incident": 1})

@@ -95,6 +95,21 @@ def test_a_request_says_what_the_command_line_would() -> None:
     assert fault("at: 9m, ask: pause, for: 2h").args == {"verb": "pause", "seconds": 7200.0}
 
 
+def test_a_request_is_told_with_all_that_was_asked() -> None:
+    asked = fault("at: 9m, ask: switchover, producer: backup, for: 10m, reason: work, force: true")
+    assert str(asked) == "the operator: switchover backup --force, for 10 min (work)"
+    assert str(fault("at: 9m, ask: pause, for: 2h")) == "the operator: pause, for 2 h"
+    assert str(fault("at: 9m, ask: resume, on: fencing")) == "the operator: resume, when fencing begins"
+
+
+def test_the_end_of_a_fault_is_told_as_what_is_so_then() -> None:
+    assert fault("at: 5m, stop: main, for: 3m, on: fencing").end() == "main up again: the process is started"
+    cut = fault("at: 5m, cut: [controller, main], from: proxy-1, for: 3m")
+    assert cut.end() == "network mended between controller and main / proxy-1"
+    by_themselves = {"crash", "suspend", "freeze"}  # the world says nothing when these end
+    assert {kind for kind in KINDS if KINDS[kind].undoes and not KINDS[kind].ends} == by_themselves
+
+
 @pytest.mark.parametrize("verb", list(Verb))
 def test_every_request_of_the_command_line_can_be_made(verb: Verb) -> None:
     named = "" if verb in (Verb.PAUSE, Verb.RESUME, Verb.UNPIN, Verb.RELEASE) else ", producer: backup"
@@ -176,17 +191,54 @@ def test_a_reference_goes_by_its_address_or_its_number() -> None:
 
 def test_in_the_operators_own_pool_the_scenarios_pool_is_not_used_and_that_is_said() -> None:
     pool = config.load_text(OTHER).pool
-    made = cast(read(HEAD + "pool: {mode: observe}\nevents: []\n", "night.yaml"), pool)
+    made = cast(read(HEAD + "pool: {references: []}\nevents: []\n", "night.yaml"), pool)
     assert made.pool is pool
     assert made.notes == ("night: its own pool: is not used, your file's is",)
     assert other_pool().notes == ()
+
+
+BEYOND = "so what follows is not what its heading says"
+
+
+@pytest.mark.parametrize(
+    ("part", "words"),
+    [
+        ("{mode: observe}", "mode: observe; yours has act"),
+        ("{policy: {fail_over_after: 2m}}", "policy.fail_over_after: 2 min; yours has 5 min"),
+        (
+            "{fence: {require: confirmed, proxies_are_only_path: true}}",
+            "fence.require: confirmed and fence.proxies_are_only_path: true; yours has reachable and false",
+        ),
+    ],
+)
+def test_what_a_scenario_is_about_and_the_operators_pool_has_not_is_named(part: str, words: str) -> None:
+    text = HEAD + f"pool: {part}\nevents: []\n"
+    made = cast(read(text, "night.yaml"), config.load_text(OTHER).pool)
+    assert made.notes == (f"this scenario is about a pool with {words}, {BEYOND}",)
+    assert made.premise == words.partition(";")[0]
+    assert cast(read(text, "night.yaml")).notes == ()
+
+
+def test_a_pool_that_has_what_a_scenario_is_about_is_played_without_that_note() -> None:
+    pool = config.load_text(OTHER + "mode: observe\n").pool
+    assert cast(read(HEAD + "pool: {mode: observe}\nevents: []\n", "night.yaml"), pool).premise == ""
+
+
+def test_an_old_workers_bound_that_only_the_operators_proxies_have_is_named() -> None:
+    pool = config.load_text(OTHER.replace("backend: producers", "backend: producers, hard_stop_after: 1m")).pool
+    assert cast(scenario.find("reload-without-bound"), pool).premise == "proxies[].hard_stop_after: none"
 
 
 def test_proxies_check_as_the_operators_file_says_unless_the_scenario_is_about_that() -> None:
     watched = config.load_text(OTHER.replace("backend: producers", "backend: producers, watch: watch")).pool
     assert other_pool().setup.checks == "l4"
     assert cast(read(HEAD + "events: []\n", "n.yaml"), watched).setup.checks == "l7"
-    assert cast(read(HEAD + "world: {checks: l4}\nevents: []\n", "n.yaml"), watched).setup.checks == "l4"
+    plain = cast(read(HEAD + "world: {checks: l4}\nevents: []\n", "n.yaml"), watched)
+    assert plain.setup.checks == "l4"
+    assert plain.notes == (
+        "this scenario is about proxies with world.checks: l4; by your file yours have l7, so what follows is not what "
+        "would happen to yours",
+    )
 
 
 @pytest.mark.parametrize("need", [need for need in NEEDS if need != "proxy"])
@@ -194,6 +246,19 @@ def test_a_pool_without_what_a_scenario_needs_is_told_so(need: str) -> None:
     pool = config.load_text(OTHER).pool
     with pytest.raises(Unplayable, match="night needs "):
         cast(read(HEAD + f"needs: [{need}]\nevents: []\n", "night.yaml"), pool)
+
+
+def test_what_a_pool_cannot_play_comes_with_the_command_that_plays_it() -> None:
+    pool = config.load_text(OTHER).pool
+    night = read(HEAD + "needs: [second-proxy]\nevents: []\n", "./my night.yaml")
+    for each, name in ((scenario.find("dns-throttled"), "dns-throttled"), (night, "'./my night.yaml'")):
+        with pytest.raises(Unplayable) as caught:
+            cast(each, pool)
+        command = f"failover simulate --built-in --scenario {name}"
+        assert caught.value.mend == f"play it in the built-in pool: {command}"
+    with pytest.raises(Unplayable) as caught:
+        cast(read(HEAD + "needs: [third-proxy]\nevents: []\n", "n.yaml"), pool)
+    assert caught.value.mend == "write what it needs below pool: in n.yaml, and play it with --built-in"
 
 
 def test_a_pool_with_a_proxy_cannot_play_what_is_about_pools_without() -> None:
@@ -234,6 +299,11 @@ def test_a_pool_with_a_proxy_cannot_play_what_is_about_pools_without() -> None:
         ("at: 5m, hand-open: proxy-1, producer: proxy-2", "events[0].producer: 'proxy-2': is a proxy, not a producer"),
         ("at: 5m, lossy: controller, share: 3", "events[0].share: '3': is not between 0.01 and 0.95"),
         ("at: 5m, throttle: record", "throttle: 'record': is no record of pool EXMPL. Mend: this pool has none"),
+        ("at: 5m, cut: main, from: main", "events[0].from: is all on the side of cut:, so nothing is hit. Mend: name"),
+        ("at: 5m, cut: [main, backup], from: producer-1", "events[0].from: is all on the side of cut:"),
+        ("at: 5m, cut: places", "events[0].cut: is everybody, so nothing is hit. Mend: name two sides"),
+        ("at: 5m, lossy: places", "Mend: name two sides, for example {lossy: main, from: controller}"),
+        ("at: 5m, stop: main, for: 9999h", "events[0].for: '9999h': is longer than 7 days (168h)"),
         ("at: 5m, ask: swichover, producer: main", "events[0].ask: 'swichover': must be switchover, pause"),
         ("at: 5m, ask: switchover", "producer: is missing. Mend: say whom: {ask: switchover, producer: backup}"),
         ("at: 5m, ask: pause, producer: main", "events[0].producer: 'main': pause names no producer"),
@@ -307,6 +377,12 @@ def test_a_scenario_is_found_by_name_or_by_path(tmp_path: Path) -> None:
     with pytest.raises(ConfigError, match="there is no scenario 'main-dys'") as caught:
         scenario.find("main-dys")
     assert "did you mean main-dies" in caught.value.mend
+    for name, file in (("my-night", "./my-night.yaml"), ("", "./night.yaml"), ("a b", "./night.yaml")):
+        with pytest.raises(ConfigError, match="there is no scenario") as caught:
+            scenario.find(name)
+        assert caught.value.mend == (
+            f"failover simulate --list names them. A file of your own is given by its path, as in {file}"
+        )
     with pytest.raises(InvalidConfig, match="no such file"):
         scenario.find(str(tmp_path / "nothing.yaml"))
 
@@ -318,8 +394,20 @@ def test_every_scenario_of_the_library_says_in_a_sentence_what_happens() -> None
     assert len({each.about for each in found}) == len(found)
 
 
-def test_every_scenario_of_the_library_can_be_played_or_says_what_it_needs() -> None:
-    pool = config.load_text(OTHER).pool
+GATELESS = """\
+pool: BARE
+network: preview
+producers: [{name: bp-a, address: "10.1.0.1:6000"}, {name: bp-b, address: "10.1.0.2:6000"}]
+proxies: []
+fence: {require: none}
+records:
+  - {name: bp.example.com., addresses: {bp-a: 203.0.113.10, bp-b: 203.0.113.20}, route53: {zone: Z0123456789ABC}}
+"""
+
+
+@pytest.mark.parametrize("text", [OTHER, GATELESS], ids=["one-proxy", "no-proxy"])
+def test_every_scenario_of_the_library_can_be_played_or_says_what_it_needs(text: str) -> None:
+    pool = config.load_text(text).pool
     for each in scenario.library():
         assert cast(each).faults or not each.events
         if any(lacks(need, Roles.of(pool, 2)) for need in each.needs):

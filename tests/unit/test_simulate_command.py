@@ -95,10 +95,10 @@ def test_a_command_line_that_makes_no_sense_is_a_usage_error(words: str, said: s
     assert done.stdout == ""
 
 
-def test_the_built_in_pool_and_a_file_are_not_both_played(mine: Path) -> None:
-    done = run("-c", mine, "simulate", "--built-in", "--scenario", "main-dies")
-    assert done.exit_code == 2
-    assert "-c and --built-in: one of them at a time" in done.stderr
+def test_the_built_in_pool_is_played_although_a_file_is_named(mine: Path, night: Path) -> None:
+    done = run("-c", mine, "simulate", "--built-in", "--scenario", night)
+    assert done.exit_code == 0
+    assert "pool EXMPL" in done.stdout
 
 
 def test_help_of_the_program_and_completion_load_no_simulator() -> None:
@@ -160,6 +160,16 @@ def test_a_file_that_lies_here_is_played_unless_the_built_in_pool_is_asked_for(n
     assert done.stderr == ""
 
 
+def test_a_scenario_about_another_pool_than_the_operators_says_so_first(mine: Path) -> None:
+    done = run("-c", mine, "simulate", "--scenario", "observe", "--minutes", "1")
+    first, second, heading = done.stdout.splitlines()[:3]
+    assert f"{first} {second.strip()}" == (
+        "note: this scenario is about a pool with mode: observe; yours has act, "
+        "so what follows is not what its heading says"
+    )
+    assert heading.startswith("observe: The controller only observes")
+
+
 def test_several_scenarios_are_told_one_after_the_other_or_as_one_document(night: Path, tmp_path: Path) -> None:
     (tmp_path / "quiet.yaml").write_text(QUIET_NIGHT)
     words = ("--scenario", night, "--scenario", "./quiet.yaml")
@@ -206,7 +216,9 @@ def test_a_scenario_about_what_the_pool_has_not_is_status_1_and_says_so(mine: Pa
     done = run("-c", mine, "simulate", "--scenario", "dns-throttled")
     assert done.exit_code == 1
     assert "error: dns-throttled needs a DNS record" in done.stderr
-    assert "--built-in" in done.stderr
+    command = "failover simulate --built-in --scenario dns-throttled"
+    assert command in done.stderr
+    assert run("-c", mine, *command.split()[1:], "--minutes", "1").exit_code == 0
 
 
 def test_an_invariant_that_breaks_is_told_and_is_status_1(night: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -228,15 +240,18 @@ def some(monkeypatch: pytest.MonkeyPatch, *names: str) -> None:
 def test_all_of_them_are_a_line_each_and_what_the_pool_has_not_is_left_out(
     mine: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    some(monkeypatch, "dns-throttled", "main-slow")
+    some(monkeypatch, "dns-throttled", "main-slow", "observe")
     done = run("-c", mine, "simulate", "--all", "--minutes", "6")
     assert done.exit_code == 0
-    left_out, played, last = done.stdout.splitlines()
+    left_out, played, observed, last = done.stdout.splitlines()
+    assert observed.endswith("(about a pool with mode: observe)")
     assert left_out.endswith("left out: dns-throttled needs a DNS record")
     assert played.split() == ["main-slow", "lost", "0", "s,", "two", "0", "s,", "0", "handovers"]
-    assert last == "1 scenarios; every invariant held"
-    found = json.loads(run("-c", mine, "simulate", "--all", "--minutes", "6", "--json").stdout)["scenarios"]
-    assert [("left_out" in each, each["name"]) for each in found] == [(True, "dns-throttled"), (False, "main-slow")]
+    assert last == "2 scenarios; every invariant held"
+    document = json.loads(run("-c", mine, "simulate", "--all", "--minutes", "6", "--json").stdout)
+    assert document["interrupted"] is False
+    found = [("left_out" in each, each["name"]) for each in document["scenarios"]]
+    assert found == [(True, "dns-throttled"), (False, "main-slow"), (False, "observe")]
 
 
 def test_all_of_them_can_be_interrupted(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -251,7 +266,12 @@ def test_all_of_them_can_be_interrupted(monkeypatch: pytest.MonkeyPatch) -> None
     monkeypatch.setattr(simulate, "played", interrupted)
     done = simulated("--all", "--minutes", "6")
     assert done.exit_code == 130
-    assert done.stdout.splitlines()[-1] == "1 scenarios; every invariant held"
+    assert done.stdout.splitlines()[-2:] == ["interrupted: 1 of 2 scenarios", "1 scenarios; every invariant held"]
+    done = simulated("--all", "--minutes", "6", "--json")
+    assert done.exit_code == 130
+    document = json.loads(done.stdout)
+    assert document["interrupted"] is True
+    assert [each["name"] for each in document["scenarios"]] == ["main-slow"]
 
 
 # ---------------------------------------------------------------- timelines
@@ -352,6 +372,8 @@ def test_the_seeds_of_a_file_are_played_again_with_the_file(mine: Path, monkeypa
     monkeypatch.setattr(campaign, "play", play_short)
     done = run("-c", mine, "simulate", "--seeds", "1", "--jobs", "1", "--profile", "nodes")
     assert f"again: failover -c {mine} simulate --seed 0 --profile nodes" in " ".join(done.stdout.split())
+    done = run("-c", mine, "simulate", "--built-in", "--seeds", "1", "--jobs", "1", "--profile", "nodes")
+    assert "again: failover simulate --seed 0 --built-in --profile nodes" in " ".join(done.stdout.split())
 
 
 # ---------------------------------------------------------------- history
@@ -381,6 +403,7 @@ def test_the_operators_own_history_is_played(mine: Path, asked: list[tuple[Sourc
     done = run("-c", mine, "simulate", *words)
     assert done.exit_code == 0, done.output
     assert "Failovers: 1; failbacks: 1; false alarms: 0" in done.stdout
+    assert done.stdout.splitlines()[-1].startswith("Assumed: proxies and DNS providers obey at once")
     ((source, seconds),) = asked
     assert (source.url, source.query, source.labels) == ("http://127.0.0.1:9090", "up", {"a:1": "bp-a"})
     assert seconds == 7200
@@ -414,12 +437,18 @@ def test_secrets_for_the_prometheus_come_from_files(
         ("--since 2999-01-01", "--since: lies in the future"),
         ("--label main", "--label: 'main' is not VALUE=NAME"),
         ("--username me", "--username needs --password-file"),
+        ("--label a=nobody", "--label: 'nobody' is no producer of pool OTHER. There is bp-a, bp-b."),
+        ("--replay ftp://127.0.0.1", "--replay: this is no http or https address: write for example http://"),
+        ("--replay http://127.0.0.1:99999", "--replay: this is no http or https address"),
     ],
 )
-def test_a_wrong_question_to_the_history_is_a_usage_error(mine: Path, words: str, said: str) -> None:
+def test_a_wrong_question_to_the_history_is_a_usage_error(
+    mine: Path, asked: list[tuple[Source, float]], words: str, said: str
+) -> None:
     done = run("-c", mine, "simulate", "--replay", "http://127.0.0.1:9090", *words.split())
     assert done.exit_code == 2
     assert said in " ".join(done.stderr.split())
+    assert asked == []
 
 
 def test_the_history_needs_the_pools_own_file() -> None:
