@@ -116,6 +116,7 @@ class Conduct:
         free = a is not None and a.phase is Phase.STEADY and not a.released and a.paused is None
         gone = able and free and a is not None and a.active in self._gone and bool(well)
         bare = able and a is None and len(well) == 1 and tuple(world.reached()) == tuple(well)
+        bare = bare and any(not s.hidden for x in world.proxies.values() for s in x.sessions)
         who = ", ".join(well)
         words = f"{who} is open, alive, and not followed for more than {FOLLOW:g} s"
         self._lasting("adoption", gone, now, FOLLOW, words)
@@ -221,8 +222,15 @@ class Conduct:
             if proxy in passed:
                 if silence < world.pool.policy.fail_over_after - SLACK:
                     self._broken("patience", f"{proxy} was passed over after {silence:.1f} s of silence")
+            elif not self._there(proxy):
+                continue  # silent since: what it last said may count (DESIGN, on return)
             elif before.since.boot == now.boot and read.mono <= before.since.mono and silence < SEEN_WITHIN:
                 self._broken("fence-first", f"{proxy} was not read since fencing began")
+
+    def _there(self, proxy: str) -> bool:
+        """Whether the proxy's management can be reached now."""
+        x = self.world.proxies[proxy]
+        return x.running and not x.hung and self.world.network.fine("controller", proxy)
 
     def _heir(self, before: Assignment, after: Assignment) -> None:
         """patience: nobody gets the role by itself who is cordoned or barred, or who lags while others do not."""

@@ -6,6 +6,7 @@ Import this only once the hook is installed: it imports the product.
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
+from dataclasses import replace
 
 from failover.model import PolicySettings, Pool
 from failover.simulator.campaign import PROFILES, Plan, default_pool, plan
@@ -127,10 +128,11 @@ def suspended(seed: int) -> Plan:
 
 
 def unservable(seed: int) -> Plan:
-    """The active lags; the standby is fit, but no proxy gets to it."""
+    """The active lags; the standby is fit, but while it gets the role every proxy loses it."""
     lag = Fault(60.0, "lag", ("main",), None, {"slots": 400.0})
-    cut = _cut(50.0, ("proxy-1", "proxy-2"), ("backup",))
-    return _aimed("unservable", seed, 500.0, lag, cut, setup=Setup(checks="l4", relays=3))
+    cut = replace(_cut(50.0, ("proxy-1", "proxy-2"), ("backup",), 90.0), on="fencing")
+    slow = Fault(50.0, "slow-path", CONTROLLER, None, {"from": ("proxy-1", "proxy-2"), "seconds": 1.6})
+    return _aimed("unservable", seed, 500.0, lag, slow, cut, setup=Setup(relays=3))
 
 
 # ---------------------------------------------------------------- gates
@@ -231,13 +233,13 @@ def crossed_hands(seed: int) -> Plan:
 def crossed_promotion(seed: int) -> Plan:
     """The standby is promoted; the proxy that does not get to it is slow to reach, and somebody opens the old one."""
     faults = (
-        _cut(50.0, ("proxy-2",), ("backup",)),
+        replace(_cut(50.0, ("proxy-2",), ("backup",)), on="fencing"),
         _ask(100.0, "switchover", "backup"),
         _slow(95.0, "proxy-2", 2.3, 60.0, "promoting"),
         _open(106.0, "main", "proxy-2"),
         _close(115.5, "backup", "proxy-1"),
     )
-    return _aimed("crossed-promotion", seed, 250.0, *faults, setup=Setup(checks="l4", relays=3))
+    return _aimed("crossed-promotion", seed, 250.0, *faults, setup=Setup(relays=3))
 
 
 def opened_then_silent(seed: int) -> Plan:
