@@ -526,10 +526,11 @@ class Situation:
         for name in self.pool.others(active):
             if self._health[name] is not Health.DOWN or name not in (self.a.seen if self.a is not None else ()):
                 continue
-            left = self._patience - health.down_for(self.view.tracks[name], self.now)
-            self.wake_in(left)
-            if left <= 0:
-                self.alert(f"standby-down:{name}", f"{name}, a standby, has been down for {self._patience:g} s")
+            down = health.down_for(self.view.tracks[name], self.now)
+            idle = down if self.a is None else min(down, self.now.since(self.a.since))  # why the role left it was told
+            self.wake_in(self._patience - idle)
+            if idle >= self._patience:
+                self.alert(f"standby-down:{name}", f"{name} has been down for {down:.0f} s: it could not take over")
 
     def _tell_of_idle(self, proxy: str, active: str, since: Instant | None) -> None:
         """A proxy that serves nobody, although the active is there, is told once it has lasted."""
