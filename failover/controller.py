@@ -499,6 +499,8 @@ class Controller:
             self._unwritten = about
             for event in so:
                 self._tell(event)
+                if event.kind is EventKind.ALERT:  # what it is about may be over by then
+                    self._unsaved.append(event)
 
     def _fold(self, now: Instant) -> list[Outcome]:
         """Ticks, each seeing what the one before decided, until nothing more is written."""

@@ -28,7 +28,7 @@ UNREAD = 20.0  # seconds after the last good reading of a proxy after which it c
 GIVEN_UP = 45.0  # seconds after which a fence that does not complete is given up: two action timeouts, and the rest
 DEAD = 16.0  # seconds after which a process that ended has been missed: a ping, its timeout, and checks
 TOO_LATE = 15.0  # seconds after it expired that a request may begin something: a turn that was held up
-LAG_SLACK = 25  # slots by which our own reckoning of lag may differ
+LAG_SLACK = 45  # slots by which our own reckoning of lag may differ: a block, an older yardstick, a ping
 BY_ITSELF = (Cause.FORCED, Cause.AT_ONCE, Cause.VOLUNTARY, Cause.UNFIT)
 
 
@@ -243,11 +243,12 @@ class Conduct:
             self._broken("patience", f"{target} is cordoned, and gets the role ({cause.value})")
         if cause in BY_ITSELF[1:] and target in barred:
             self._broken("patience", f"{target} is barred, and gets the role ({cause.value})")
-        last = {name: list(pings)[-3:] for name, pings in self._pings.items()}
-        lags = len(last[target]) == 3 and all(p.lags for p in last[target])
+        last = {name: list(pings)[-4:] for name, pings in self._pings.items()}
+        lags = len(last[target]) == 4 and all(p.lags for p in last[target])
         others = [n for n in self.world.pool.others(before.active) if n not in (target, *cordoned, *barred)]
-        better = [n for n in others if len(last[n]) == 3 and all(p.near for p in last[n]) and self.world.servable(n)]
-        if lags and self._references_true() and (cause is not Cause.FORCED or better):
+        better = [n for n in others if len(last[n]) == 4 and all(p.near for p in last[n]) and self.world.servable(n)]
+        asked = cause is Cause.VOLUNTARY and bool(after.cordoned)  # somebody wants the active one left at once
+        if lags and not asked and self._references_true() and (cause is not Cause.FORCED or better):
             self._broken("patience", f"{target} lags, and gets the role ({cause.value})")
 
     def _begun(self, before: Assignment, after: Assignment) -> None:

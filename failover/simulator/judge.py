@@ -540,7 +540,8 @@ class Judge:
             self.broken("convergence", f"still {a.phase.value}: {a.active} -> {a.target}")
             return
         reached = tuple(n for n, leak in world.reached().items() if not leak)
-        if reached != (a.active,) and not world.pool.gateless:  # without a gate relays stay where they are
+        hidden = any(s.hidden for x in world.proxies.values() for s in x.sessions)  # for as long as nobody knows
+        if reached != (a.active,) and not world.pool.gateless and not hidden:  # without a gate relays stay
             self.broken("convergence", f"{a.active} is active, reachable: {', '.join(reached) or 'nobody'}")
         drift = [d for d in (daemon.outcome.drift if daemon.outcome else ()) if d.kind in MUST_END]
         if drift:
