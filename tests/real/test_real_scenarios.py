@@ -58,7 +58,8 @@ async def played(casts: dict[str, Cast], told: dict[str, Simulated]) -> dict[str
 def both(request: pytest.FixtureRequest) -> dict[str, Told]:
     """What came of each scenario that was asked for, by name."""
     require_haproxy()
-    asked = {item.callspec.params["name"] for item in request.session.items if hasattr(item, "callspec")}
+    ours = (item for item in request.session.items if item.path == request.path)
+    asked = {item.callspec.params["name"] for item in ours if hasattr(item, "callspec")}
     wanted = tuple(name for name in NAMES if name in asked)
     if os.geteuid() != 0:
         wanted = tuple(name for name in wanted if not needs_root(cast_of(name)))
