@@ -134,8 +134,7 @@ class Judge:
         self._pass(now)
         self._reached = world.reached()
         self._why = self._excuse() if len(self._reached) > 1 else None
-        if self._why is None:
-            self._accepted = frozenset()
+        self._accepted = frozenset(gate for gate in self._accepted if self._still_open(gate))
         if self._why == "unexplained":
             self.broken("one-active", self._two())
         names = world.pool.names
@@ -208,6 +207,12 @@ class Judge:
             if why in found:
                 return why
         return "unexplained"
+
+    def _still_open(self, gate: str) -> bool:
+        """Whether a gate that was passed over has not been shut since."""
+        producer, _, proxy = gate.partition("@")
+        x = self.world.proxies[proxy]
+        return x.admin[producer] is not Admin.MAINT or any(s.producer == producer for s in x.sessions)
 
     def _rightful(self) -> str | None:
         """Who may be reachable now: in fencing the old one, while it still is."""
