@@ -133,6 +133,9 @@ class Judge:
         world, now = self.world, self.world.nature.now()
         self._pass(now)
         self._reached = world.reached()
+        stored = world.disk.assignment
+        if stored is not None and stored.passed_over:  # forgotten when the proxy answers, before anything is closed
+            self._accepted |= {str(p.gate) for p in stored.passed_over}
         self._why = self._excuse() if len(self._reached) > 1 else None
         self._accepted = frozenset(gate for gate in self._accepted if self._still_open(gate))
         if self._why == "unexplained":
@@ -182,9 +185,6 @@ class Judge:
             return "gateless"
         if sum(not leak for leak in self._reached.values()) < 2:
             return "leak"
-        a = world.disk.assignment
-        if a is not None:  # the next handover forgets them before it closes anybody
-            self._accepted |= {str(p.gate) for p in a.passed_over}
         strict = world.pool.fence.require == "confirmed"
         found: dict[str, None] = {}
         for proxy in world.proxies.values():
