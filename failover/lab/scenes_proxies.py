@@ -7,7 +7,6 @@ from __future__ import annotations
 
 from dataclasses import replace
 
-from failover.controller import PINGS_PER_RECORD, READS_PER_PING
 from failover.lab.acts import (
     BACKUP,
     CALM,
@@ -42,6 +41,7 @@ from failover.lab.story import (
 )
 from failover.lab.verdict import Verdict, Window, gated, judge, never_empty
 from failover.lab.witness import SAMPLE_EVERY, Sample, spans
+from failover.parts import PINGS_PER_RECORD, READS_PER_PING
 
 SECOND = "proxy-2"
 LAG = 100  # slots; the file allows 60
