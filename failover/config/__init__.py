@@ -6,9 +6,12 @@ the file itself it reads only what the file names: passwords, certificates and k
 document.py   text -> a tree that knows its lines (ruamel.yaml)
 scalars.py    single values: durations, addresses, names
 dns.py        single values of records
-shape.py      keys and types (pydantic); the JSON Schema
+ssh.py        single values and files of SSH
+keys.py       the types of keys (pydantic)
+shape.py      the keys; the JSON Schema
 parts.py      the tree's values by that shape, and pydantic's errors in our words
 rules.py      what must hold between values; warnings
+hosts.py      the same of agents, gates on hosts and relays; building them
 records.py    the same of records; building them
 secret.py     passwords, certificates, keys
 tsig.py       the text of a key for dynamic updates
@@ -25,7 +28,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from failover.config import records, regular, rules, secret
+from failover.config import hosts, records, regular, rules, secret
 from failover.config.document import MOST_BYTES, Node, read, too_large
 from failover.config.finding import Finding, InvalidConfig, dotted, shown
 from failover.config.parts import Parts, Problem, parts
@@ -33,7 +36,7 @@ from failover.config.regular import Unreadable
 from failover.config.reload import compare
 from failover.config.shape import ProxyPart, schema
 from failover.errors import ConfigError
-from failover.model import FenceSettings, HealthSettings, LeaseSettings, PolicySettings, Pool, Producer, Proxy
+from failover.model import FenceSettings, HealthSettings, LeaseSettings, PolicySettings, Pool, Proxy
 
 __all__ = ["Finding", "InvalidConfig", "Loaded", "compare", "find", "load", "load_text", "schema"]
 
@@ -85,6 +88,7 @@ def load_text(text: str, name: str = LOCAL, *, environ: Mapping[str, str] = os.e
         *values.problems,
         *rules.problems(values),
         *_files(values, environ, passwords),
+        *hosts.files(values.values.get("agents", [])),
         *records.zones(values.values.get("records", []), environ, zones),
     ]
     findings = [*doubled, *(_finding(problem, root, name) for problem in found)]
@@ -144,10 +148,12 @@ def _pool(values: Mapping[str, Any], passwords: Mapping[int, str], zones: record
         name=values["pool"],
         network=network,
         magic=magic,
-        producers=tuple(Producer(p.name, p.address, p.site) for p in values["producers"]),
+        producers=hosts.producers(values["producers"]),
         proxies=tuple(_proxy(proxy, names, passwords.get(i)) for i, proxy in enumerate(values["proxies"])),
         references=tuple(values["references"]),
         records=records.build(values["records"], names, zones),
+        agents=hosts.agents(values["agents"]),
+        relays=hosts.relays(values["relays"], names),
         mode=values["mode"],
         state=values["state"],
         listen=values["listen"],

@@ -18,7 +18,7 @@ from ruamel.yaml.error import MarkedYAMLError, YAMLError
 from failover.config.finding import Finding, InvalidConfig, dotted
 
 MOST_BYTES = 1 << 20
-MOST_NODES = 10_000  # a pool of sixteen producers, 64 proxies and 16 records needs about 4,000
+MOST_NODES = 20_000  # a pool of 16 producers, 64 proxies, 64 relays, 80 agents and 16 records needs about 10,000
 SOURCE = 300  # characters of a line that are searched for a well-known mistake
 DEEPEST = 10  # the deepest value that means something is at 5
 

@@ -14,7 +14,9 @@ from failover.errors import ConfigError
 
 SHOWN = 80  # characters of a value that are printed
 MOST_FINDINGS = 50  # printed; a damaged file must not flood a terminal or a journal
-_SECRET_WORD = re.compile(r"pass(?:w|phrase|code)|secret|token|credential|api_?key|bearer", re.IGNORECASE)
+_SECRET_WORD = re.compile(
+    r"pass(?:w|phrase|code)|secret|token|credential|api_?key|bearer|private[ _-]?key", re.IGNORECASE
+)
 _PLAIN_KEY = re.compile(r"[A-Za-z0-9_.-]+")
 
 

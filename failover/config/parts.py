@@ -16,24 +16,26 @@ from pydantic import TypeAdapter, ValidationError
 from failover.config import scalars
 from failover.config.document import Location
 from failover.config.finding import names_a_secret
+from failover.config.keys import AddressText, Part
 from failover.config.shape import (
-    AddressText,
+    AgentPart,
     FencePart,
     File,
     HealthPart,
     LeasePart,
-    Part,
     PolicyPart,
+    PowerPart,
     ProducerPart,
     ProxyPart,
     RecordPart,
+    RelayPart,
     Rfc2136Part,
     Route53Part,
     VerifyPart,
 )
 
 NOT_SUPPORTED = "not supported by this version"
-RESERVED = ("relays", "agents", "metrics", "schedule", "store", "alerts", "dead_man", "quiet", "companions")
+RESERVED = ("metrics", "schedule", "store", "alerts", "dead_man", "quiet", "companions")
 
 
 @dataclass(frozen=True, slots=True)
@@ -47,10 +49,23 @@ class Problem:
 
 
 _SECTIONS: dict[str, type[Part]] = {"health": HealthPart, "policy": PolicyPart, "fence": FencePart, "lease": LeasePart}
-_ITEMS: dict[str, type[Part]] = {"producers": ProducerPart, "proxies": ProxyPart, "records": RecordPart}
-_INNER: dict[str, type[Part]] = {"route53": Route53Part, "rfc2136": Rfc2136Part, "verify": VerifyPart}
+_ITEMS: dict[str, type[Part]] = {
+    "agents": AgentPart,
+    "producers": ProducerPart,
+    "proxies": ProxyPart,
+    "records": RecordPart,
+    "relays": RelayPart,
+}
+_INNER: dict[str, type[Part]] = {
+    "power": PowerPart,
+    "route53": Route53Part,
+    "rfc2136": Rfc2136Part,
+    "verify": VerifyPart,
+}
 _PARTS = {**_SECTIONS, **_ITEMS, **_INNER}
 _INSTEAD: dict[type[Part], str] = {  # of a secret, by where it stands
+    AgentPart: "give the path of a private key without a passphrase (key_file)",
+    PowerPart: "give it by a file that the command reads, as in ipmitool -f FILE",
     Part: "give the path of a file with it (password_file), or a variable's name (password_env)",
     Rfc2136Part: "give the path of a file with it (key_file), or a variable's name (key_env)",
     Route53Part: "name a profile of the AWS configuration; or leave it to the environment, or to the machine's role",
@@ -156,6 +171,8 @@ def _written(example: Any) -> str:
     """An example as an operator would write it."""
     if isinstance(example, dict):
         return "{" + ", ".join(f"{key}: {value}" for key, value in example.items()) + "}"
+    if isinstance(example, list):
+        return "[" + ", ".join(each if each[0] in "/-" else f'"{each}"' for each in example) + "]"
     return f'"{example}"'
 
 
@@ -163,7 +180,7 @@ def _unknown(at: Location, key: str, part: type[Part]) -> Problem:
     """A key that is none; its value is never shown, it may be anything."""
     if len(at) == 1 and key in RESERVED:
         return Problem((at,), NOT_SUPPORTED, "remove it; the name is kept for a later version", hidden=True)
-    if names_a_secret(key) or (part is Rfc2136Part and key == "key"):
+    if names_a_secret(key) or (part in (AgentPart, Rfc2136Part) and key == "key"):
         return Problem((at,), "a secret is never written in this file", _INSTEAD.get(part, _INSTEAD[Part]), hidden=True)
     close = difflib.get_close_matches(key[:80], part.model_fields, n=1)
     homes = [place for place, home in _PARTS.items() if key in home.model_fields]
@@ -171,6 +188,7 @@ def _unknown(at: Location, key: str, part: type[Part]) -> Problem:
     if key in File.model_fields:
         words.append(f"{key} belongs at the top level")
     elif homes:
-        words.append(f"{key} belongs under {' or '.join(homes)}")
+        listed = " or ".join(part for part in (", ".join(homes[:-1]), homes[-1]) if part)
+        words.append(f"{key} belongs under {listed}")
     mend = " ".join(words) or f"see failover schema; here the keys are {', '.join(part.model_fields)}"
     return Problem((at,), "the key is unknown", mend, hidden=True)

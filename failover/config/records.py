@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
 
-from failover.config import dns, scalars, secret, tsig
+from failover.config import dns, hosts, scalars, secret, tsig
 from failover.config.document import Location
 from failover.config.finding import shown
 from failover.config.parts import Parts, Problem
@@ -47,7 +47,8 @@ def problems(parts: Parts) -> Iterator[Problem]:
             yield from _verify(record.verify, (*place, "verify"))
     yield from _same_names(records)
     if (fence := parts.values.get("fence")) is not None and names:
-        yield from _producers_of_others(parts, fence.require == "none", fence.proxies_are_only_path)
+        direct = fence.require == "none" or parts.values.get("proxies") == []
+        yield from _producers_of_others(parts, direct, fence.proxies_are_only_path)
 
 
 def _provider(record: RecordPart, place: Location) -> Iterator[Problem]:
@@ -162,13 +163,16 @@ def _types(record: RecordPart) -> frozenset[RecordType]:
     return frozenset(record_type(target) for target in record.addresses.values())
 
 
-def _producers_of_others(parts: Parts, gateless: bool, only_path: bool) -> Iterator[Problem]:
-    """Where a record points at a producer's host: the wrong one, or one that only the proxies should reach."""
+def _producers_of_others(parts: Parts, direct: bool, only_path: bool) -> Iterator[Problem]:
+    """Where a record points at a producer's host: the wrong one, or one that only the proxies should reach.
+
+    ``direct``: there is no proxy, and relays reach producers themselves.
+    """
     for place, producer, host_of in _at_producers(parts):
-        if gateless and producer not in host_of:
+        if direct and producer not in host_of:
             problem = f"is where {host_of[0]} listens"
             yield Problem((place,), problem, f"write the address of {producer}; are the two exchanged?")
-        elif not gateless and only_path:
+        elif not direct and only_path:
             problem = f"is where {host_of[0]} listens: {_OUR_OWN}, and fence.proxies_are_only_path is true"
             mend = "write the address of a proxy, or set proxies_are_only_path: false"
             yield Problem((place,), problem, mend)
@@ -202,8 +206,11 @@ def warnings(parts: Parts) -> Iterator[Problem]:
             if dns.is_link_local(target):
                 problem = "is a link-local address: it means nothing beyond its own link"
                 yield Problem(((*place, "addresses", producer),), problem, "write an address that relays can reach")
-    if parts.values["fence"].require != "none":
+    ungated = {producer.name for producer in parts.values["producers"] if not hosts.kinds(producer)}
+    if parts.values["proxies"]:
         for at, _, host_of in _at_producers(parts):
+            if ungated.isdisjoint(host_of):
+                continue
             problem = f"is where {host_of[0]} listens: {_OUR_OWN}, and no gate shuts anyone out there"
             yield Problem((at,), problem, "write the address of a proxy, or let no relay use this name")
 

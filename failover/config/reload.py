@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Collection, Iterator
+from dataclasses import replace
 
-from failover.model import Pool, Proxy, Record, Route53Zone
+from failover.model import Gate, Pool, Proxy, Record, Route53Zone
 
 _RESTART = "needs a restart of the daemon"
 
@@ -17,18 +18,21 @@ def compare(
     target: str | None,
     empty_proxies: Collection[str],
     phase_steady: bool,
+    shut_gates: Collection[Gate] = (),
 ) -> tuple[str, ...]:
     """Why the new file is refused, a sentence for each reason; empty when it is accepted.
 
     ``empty_proxies`` are those that are confirmed to carry no session, or that a handover passed over. A proxy that
-    leads elsewhere under its old name counts as removed: what it guarded is no longer seen.
+    leads elsewhere under its old name counts as removed: what it guarded is no longer seen. ``shut_gates`` are the
+    gates on producers' own hosts that are confirmed closed, or that a handover passed over.
     """
     roles = {"active": active, "target of the handover": target}
     return (
         *_identity(old, new),
         *_producers(old, new, roles, phase_steady),
         *_proxies(old, new, empty_proxies, phase_steady),
-        *(() if phase_steady else _records(old, new, roles)),
+        *_host_gates(old, new, roles, shut_gates, phase_steady),
+        *(() if phase_steady else (*_records(old, new, roles), *_relays(old, new))),
     )
 
 
@@ -91,6 +95,47 @@ def _guards(proxy: Proxy, producers: Collection[str]) -> tuple[object, ...]:
     """What the proxy's gates are: the way in, the backend, and the servers of these producers."""
     servers = {name: server for name, server in proxy.servers.items() if name in producers}
     return proxy.socket, proxy.stats, proxy.backend, servers
+
+
+def _host_gates(
+    old: Pool, new: Pool, roles: dict[str, str | None], shut: Collection[Gate], steady: bool
+) -> Iterator[str]:
+    """A gate that the file no longer has is no longer seen; and an agent that is none any more cannot shut it.
+
+    Where an agent is, and by which keys, may change at any time: it is the same host's, and its operator's to say.
+    """
+    present = {producer.name: producer for producer in new.producers}
+    first = "switch over to another producer first, or keep it"
+    for producer in old.producers:
+        role = next((word for word, name in roles.items() if name == producer.name), None)
+        after = present.get(producer.name)
+        if role is not None and after is None:
+            continue  # refused as a whole already
+        removed = [gate for gate in old.gates_of(producer.name) if gate not in new.gates_of(producer.name)]
+        for gate in removed:
+            if role is not None:
+                yield f"producers: the gate {gate} is removed, and '{producer.name}' is {_the(role)}. Mend: {first}."
+            elif gate not in shut:
+                mend = "wait until it is seen closed, then reload; or restart"
+                yield f"producers: the gate {gate} is removed, and is not confirmed closed. Mend: {mend}."
+            elif not steady:
+                mend = "reload again when the pool is steady"
+                yield f"producers: the gate {gate} is removed while a handover runs. Mend: {mend}."
+        if not removed and role is not None and after is not None and producer.agent and after.agent is None:
+            what = f"the agent of '{producer.name}' is removed, and that is {_the(role)}"
+            yield f"producers: {what}. Mend: {first}."
+
+
+def _relays(old: Pool, new: Pool) -> Iterator[str]:
+    """Whom a handover that runs is about to make let go must stay as it is. In steady everything may change."""
+    present = {relay.name: relay for relay in new.relays}
+    mend = "reload again when the pool is steady"
+    for relay in old.relays:
+        after = present.get(relay.name)
+        if after is None:
+            yield f"relays: '{relay.name}' is removed or renamed while a handover runs. Mend: {mend}."
+        elif replace(after, restart=relay.restart) != relay:
+            yield f"relays: '{relay.name}' is changed while a handover runs. Mend: {mend}."
 
 
 def _records(old: Pool, new: Pool, roles: dict[str, str | None]) -> Iterator[str]:

@@ -10,11 +10,12 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
 
-from failover.config import records, scalars
+from failover.config import hosts, records, scalars
 from failover.config.document import Location
+from failover.config.hosts import endpoint
 from failover.config.parts import NOT_SUPPORTED, Parts, Problem
-from failover.config.shape import FencePart, HealthPart, LeasePart, PolicyPart, ProxyPart
-from failover.model import Address, LeaseSettings
+from failover.config.shape import MOST_AGENTS, MOST_RELAYS, FencePart, HealthPart, LeasePart, PolicyPart, ProxyPart
+from failover.model import HOST_KINDS, Address, LeaseSettings
 
 _UNGATED = "add records, write fence: {require: none}, and see what `failover check` says of such a pool"
 MARGIN = LeaseSettings().margin
@@ -30,9 +31,9 @@ def problems(parts: Parts) -> Iterator[Problem]:
         (_health, ("health",)),
         (_policy, ("health", "policy")),
         (_lease, ("lease",)),
-        (_fence, ("fence",)),
-        (_gates, ("fence", "proxies", "records")),
-        (_bounded, ("fence", "proxies")),
+        (_fence, ("fence", "proxies", "producers")),
+        (_gates, ("fence", "proxies", "records", "producers")),
+        (_bounded, ("fence", "proxies", "producers")),
     ):
         present: list[Any] = [values.get(key) for key in sections]
         if None not in present:
@@ -40,13 +41,20 @@ def problems(parts: Parts) -> Iterator[Problem]:
     producers = values.get("producers", [])
     proxies = values.get("proxies", [])
     references = values.get("references", [])
+    agents, relays = values.get("agents", []), values.get("relays", [])
     yield from _doubled(producers, "producers", "name", lambda p: p.name)
-    yield from _doubled(producers, "producers", "address", lambda p: _endpoint(p.address))
+    yield from _doubled(producers, "producers", "address", lambda p: endpoint(p.address))
     yield from _doubled(proxies, "proxies", "name", lambda p: p.name)
     yield from _doubled(proxies, "proxies", "socket", lambda p: _way_in(p) if p.socket else None)
     yield from _doubled(proxies, "proxies", "stats", lambda p: _way_in(p) if p.stats else None)
-    yield from _doubled(references, "references", "", _endpoint)
+    yield from _doubled(producers, "producers", "metrics", lambda p: p.metrics)
+    yield from _doubled(references, "references", "", endpoint)
+    yield from _doubled(agents, "agents", "name", lambda a: a.name)
+    yield from _doubled(agents, "agents", "address", lambda a: (endpoint(a.address), a.user))
+    yield from _doubled(relays, "relays", "name", lambda r: r.name)
+    yield from _doubled(relays, "relays", "address", lambda r: endpoint(r.address))
     yield from _own_references(producers, references)
+    yield from hosts.problems(parts)
     yield from records.problems(parts)
     for index, proxy in enumerate(proxies):
         if proxy is not None:
@@ -63,7 +71,12 @@ def _counts(values: Any) -> Iterator[Problem]:
     if producers is not None and len(producers) > MOST_PRODUCERS:
         problem = f"there are {len(producers)}, and at most {MOST_PRODUCERS} are allowed"
         yield Problem((("producers",),), problem, "keep those that hold the pool's keys")
-    for key, most in (("proxies", MOST_PROXIES), ("references", MOST_REFERENCES)):
+    for key, most in (
+        ("proxies", MOST_PROXIES),
+        ("references", MOST_REFERENCES),
+        ("agents", MOST_AGENTS),
+        ("relays", MOST_RELAYS),
+    ):
         if len(values.get(key) or ()) > most:
             problem = f"there are {len(values[key])}, and at most {most} are allowed"
             yield Problem(((key,),), problem, "remove some")
@@ -106,34 +119,58 @@ def _lease(lease: LeasePart) -> Iterator[Problem]:
         yield Problem(places, problem, f"raise duration above {_s(total)}, or lower the others")
 
 
-def _fence(fence: FencePart) -> Iterator[Problem]:
-    if fence.require == "confirmed" and not fence.proxies_are_only_path:
+def _fence(fence: FencePart, proxies: Sequence[Any], producers: Sequence[Any]) -> Iterator[Problem]:
+    """With ``confirmed``, each producer has a kind of gate that truly fences."""
+    if fence.require != "confirmed" or fence.proxies_are_only_path or not proxies or None in producers:
+        return
+    bare = hosts.unconfirmed(producers)
+    mend = "set proxies_are_only_path: true if relays reach producers through proxies only, or require: reachable"
+    if bare and len(bare) == len(producers):
         problem = "no gate could ever confirm: proxies do so only where proxies_are_only_path is true"
-        mend = "set proxies_are_only_path: true if relays reach producers through proxies only, or require: reachable"
-        yield Problem((("fence", "require"),), problem, mend)
+        yield Problem((("fence", "require"),), problem, f"give each producer gates: [forging] and an agent; or {mend}")
+    elif bare:
+        problem = (
+            f"nothing could ever confirm for {', '.join(bare)}: it has no gate on its own host, and proxies do so"
+            " only where proxies_are_only_path is true"
+        )
+        yield Problem((("fence", "require"),), problem, f"add gates: [forging] and an agent there; or {mend}")
 
 
-def _gates(fence: FencePart, proxies: Sequence[Any], records: Sequence[Any]) -> Iterator[Problem]:
-    """A pool has proxies; or it says in so many words that it has no gate, and has records."""
+def _gates(
+    fence: FencePart, proxies: Sequence[Any], records: Sequence[Any], producers: Sequence[Any]
+) -> Iterator[Problem]:
+    """A pool has proxies, or gates on its hosts; or it says in so many words that it has no gate, and has records."""
     require: Location = ("fence", "require")
+    reconsider = "remove it, or write reachable or confirmed; none is for pools without any gate"
+    shut = [producer.name for producer in producers if producer is not None and hosts.kinds(producer)]
     if fence.require != "none":
-        if not proxies:
+        if not proxies and not shut and None not in producers:
             problem = "there is no proxy: nothing could shut a producer out"
-            yield Problem((("proxies",),), problem, f"add proxies, at least one; or {_UNGATED}")
+            hosted = "or give each producer gates: [forging] and an agent"
+            yield Problem((("proxies",),), problem, f"add proxies, at least one; {hosted}; or {_UNGATED}")
+        elif not proxies and None not in producers:
+            yield from hosts.without_proxies(producers)
     elif proxies:
-        mend = "remove it, or write reachable or confirmed; none is for pools without any gate"
-        yield Problem((require,), "there are proxies, and they are gates", mend)
+        yield Problem((require,), "there are proxies, and they are gates", reconsider)
+    elif shut:
+        yield Problem((require,), f"{shut[0]} has gates on its own host", reconsider)
     elif not records:
         problem = "there is neither a proxy nor a record: nothing could be moved"
         yield Problem((require,), problem, "add records; or proxies, which can also shut producers out")
-    elif fence.proxies_are_only_path:
+    if not proxies and fence.proxies_are_only_path and (shut or (fence.require == "none" and records)):
         yield Problem((("fence", "proxies_are_only_path"),), "there is no proxy, and so no such path", "remove it")
 
 
-def _bounded(fence: FencePart, proxies: Sequence[Any]) -> Iterator[Problem]:
-    """What a reload hides is waited for; without a bound for ever, and until then nobody could be admitted."""
+def _bounded(fence: FencePart, proxies: Sequence[Any], producers: Sequence[Any]) -> Iterator[Problem]:
+    """What a reload hides is waited for; without a bound for ever, and until then nobody could be admitted.
+
+    Only where a producer has nothing else that confirms.
+    """
+    relied_on = fence.require == "confirmed" and fence.proxies_are_only_path
+    if not relied_on or None in producers or not hosts.unconfirmed(producers):
+        return
     for index, proxy in enumerate(proxies):
-        if fence.require == "confirmed" and proxy is not None and proxy.hard_stop_after is None:
+        if proxy is not None and proxy.hard_stop_after is None:
             problem = "has no hard_stop_after: after a reload nothing could be confirmed any more, and nobody be let in"
             mend = "set hard-stop-after in HAProxy (global), and write the same here; or require: reachable"
             yield Problem((("proxies", index), ("fence", "require")), problem, mend)
@@ -154,14 +191,17 @@ def _doubled(items: Sequence[Any], section: str, key: str, of: Callable[[Any], H
 
 
 def _own_references(producers: Sequence[Any], references: Sequence[Any]) -> Iterator[Problem]:
-    ours = {_endpoint(producer.address): producer.name for producer in producers if producer is not None}
+    ours = {endpoint(producer.address): producer.name for producer in producers if producer is not None}
     for index, reference in enumerate(references):
-        if reference is not None and _endpoint(reference) in ours:
-            problem = f"is the address of our producer {ours[_endpoint(reference)]}"
+        if reference is not None and endpoint(reference) in ours:
+            problem = f"is the address of our producer {ours[endpoint(reference)]}"
             yield Problem((("references", index),), problem, "name a peer that is not ours")
 
 
 def _proxy(proxy: ProxyPart, place: Location) -> Iterator[Problem]:
+    if proxy.name in HOST_KINDS:
+        problem = "is the name of a kind of gate on a producer's own host, and gates are told apart by it"
+        yield Problem(((*place, "name"),), problem, "call the proxy otherwise, as in proxy-1")
     if proxy.socket is None and proxy.stats is None:
         mend = "add socket: /run/haproxy/admin.sock, or stats: https://HOST:PORT/stats"
         yield Problem((place,), "has neither socket nor stats", mend)
@@ -217,8 +257,9 @@ def warnings(parts: Parts) -> Iterator[Problem]:
     """What works, but not as well as it could. Only for files without problems."""
     gateless = parts.values["fence"].require == "none"
     if gateless:
-        yield from _gateless_warnings(parts.values["policy"])
+        yield from _gateless_warnings(parts.values["policy"], hosts.let_go(parts.values["relays"]))
     yield from _reference_warnings(parts.values["references"], gateless)
+    yield from hosts.warnings(parts)
     yield from records.warnings(parts)
     for index, proxy in enumerate(parts.values["proxies"]):
         place: Location = ("proxies", index)
@@ -253,28 +294,32 @@ def _exposed(proxy: ProxyPart) -> bool:
     return parts.scheme == "http" and proxy.username is not None and not scalars.on_loopback(parts.hostname or "")
 
 
-def _gateless_warnings(policy: PolicyPart) -> Iterator[Problem]:
-    """What a pool that has DNS records alone cannot promise."""
+def _gateless_warnings(policy: PolicyPart, let_go: bool) -> Iterator[Problem]:
+    """What a pool that has DNS records alone cannot promise. ``let_go``: every relay is managed."""
     require: Location = ("fence", "require")
-    gate = "put a HAProxy in front of the producers, and name it under proxies without require: none"
-    for problem, mend in (
-        (
-            "nothing can shut a producer out: DNS only points, and both producers may forge at the same time",
-            f"{gate} (`failover render haproxy` writes its configuration)",
-        ),
-        (
-            "relays that are connected to the old producer stay with it after a handover, and also when it is back",
-            f"restart the relays that stay (`failover status` tells whom they may still hold); or {gate}",
-        ),
-        (
-            "it fails over when every vantage point says down, and that is this controller alone; it goes back only"
-            " by hand",
-            f"go back with `failover switchover --to NAME`; or {gate}: its checks then have a say",
-        ),
-    ):
-        yield Problem((require,), problem, mend)
+    gate = (
+        "give each producer gates: [forging] and an agent, or put a HAProxy in front of the producers and name it under"
+        " proxies, without require: none"
+    )
+    yield Problem(
+        (require,),
+        "nothing can shut a producer out: DNS only points, and both producers may forge at the same time",
+        f"{gate} (`failover render haproxy` writes its configuration)",
+    )
+    alone = "it fails over when every vantage point says down, and that is this controller alone"
+    if let_go:
+        yield Problem((require,), alone, gate)
+        return
+    yield Problem(
+        (require,),
+        "relays that are connected to the old producer stay with it after a handover, and also when it is back",
+        f"name every relay under relays with an agent; or restart those that stay (`failover status` tells whom they"
+        f" may still hold); or {gate}",
+    )
+    back = "go back with `failover switchover --to NAME`; or name every relay under relays with an agent"
+    yield Problem((require,), f"{alone}; it goes back only by hand", f"{back}; or {gate}: proxies' checks have a say")
     if "fail_back" in policy.model_fields_set and policy.fail_back == "auto":
-        problem = "has no effect: a pool without a gate goes back only by hand"
+        problem = "has no effect: a pool without a gate goes back only by hand, unless all its relays are managed"
         yield Problem((("policy", "fail_back"),), problem, f"write manual, or remove it; or {gate}")
 
 
@@ -302,16 +347,12 @@ def _reference_warnings(references: Sequence[Address], gateless: bool) -> Iterat
 # ---------------------------------------------------------------- sameness
 
 
-def _endpoint(address: Address) -> tuple[str, int]:
-    return scalars.same_host(address.host), address.port
-
-
 def _way_in(proxy: ProxyPart) -> Hashable:
     """What must differ between two proxies."""
     if isinstance(proxy.socket, Path):
         return str(Path(*proxy.socket.parts))
     if proxy.socket is not None:
-        return _endpoint(proxy.socket)
+        return endpoint(proxy.socket)
     url = urlsplit(proxy.stats or "")
     port = url.port or (443 if url.scheme == "https" else 80)
     return scalars.same_host(url.hostname or ""), port, url.path.rstrip("/")

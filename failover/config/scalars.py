@@ -15,7 +15,8 @@ from urllib.parse import urlsplit
 
 from pydantic_core import PydanticCustomError
 
-from failover.model import Address
+from failover.config.finding import names_a_secret
+from failover.model import Address, GateKind
 
 REFUSED = "refused"  # the type of our own errors among pydantic's
 NETWORKS = {"mainnet": 764824073, "preprod": 1, "preview": 2, "sanchonet": 4}
@@ -29,9 +30,13 @@ HAPROXY_PATTERN = r"^[A-Za-z0-9_.:-]{1,128}$"  # the signs that HAProxy allows i
 ENVIRON_PATTERN = r"^[A-Z_][A-Z0-9_]{0,127}$"
 LONGEST_SOCKET = 107  # bytes of a unix socket's path (sockaddr_un of Linux)
 LONGEST_PATH = 1024
+MOST_WORDS, LONGEST_WORD = 32, 256  # of a command
 
 _DURATION_PART = re.compile(r"([0-9]+(?:\.[0-9]+)?)(ms|h|m|s)")
 _UNIT = {"h": 3600.0, "m": 60.0, "s": 1.0, "ms": 0.001}
+_PATH = re.compile(r"[A-Za-z0-9/._~%!$&'()*+,=:-]*")
+_IPMI = {"ipmitool": "-P", "ipmipower": "-p"}  # the option that a password follows
+_ELSEWHERE = re.compile(r"file|script|path|env|stdin", re.IGNORECASE)  # options that say where a secret is
 _LABEL = re.compile(r"[A-Za-z0-9_](?:[A-Za-z0-9_-]{0,61}[A-Za-z0-9_])?")
 
 
@@ -53,16 +58,16 @@ def kind(value: Any) -> str:
     return "a list" if isinstance(value, list | tuple) else "a mapping"
 
 
-def text(value: Any, what: str, example: str) -> str:
+def text(value: Any, what: str, example: str, *, hidden: bool = False) -> str:
     """Text without control characters; ``what`` and ``example`` say what belongs here."""
     if isinstance(value, bool | int | float):
-        raise refuse(f"is {kind(value)}, not {what}", f"put it in quotes, as in {example}")
+        raise refuse(f"is {kind(value)}, not {what}", f"put it in quotes, as in {example}", hidden=hidden)
     if not isinstance(value, str):
-        raise refuse(f"is {kind(value)}, not {what}", f"write for example {example}")
+        raise refuse(f"is {kind(value)}, not {what}", f"write for example {example}", hidden=hidden)
     if not value:
-        raise refuse(f"is empty, not {what}", f"write for example {example}")
+        raise refuse(f"is empty, not {what}", f"write for example {example}", hidden=hidden)
     if any(ord(c) < 32 or 127 <= ord(c) < 160 or c in "\u2028\u2029" for c in value):
-        raise refuse("has control characters", f"remove them; write for example {example}")
+        raise refuse("has control characters", f"remove them; write for example {example}", hidden=hidden)
     return value
 
 
@@ -198,7 +203,7 @@ def on_loopback(host: str) -> bool:
 
 def path(value: Any, what: str, example: str, *, hidden: bool = False) -> Path:
     """An absolute path. ``hidden``: whoever pastes a password here shall not read it in a log."""
-    plain = text(value, what, example)
+    plain = text(value, what, example, hidden=hidden)
     if not plain.startswith("/"):
         raise refuse("is not an absolute path", f"begin with /, as in {example}", hidden=hidden)
     if len(plain.encode()) > LONGEST_PATH:
@@ -221,9 +226,18 @@ def socket(value: Any) -> Path | Address:
 def stats(value: Any) -> str:
     """The URL of HAProxy's stats page, without a secret inside."""
     plain, path = url(value, "https://10.0.2.5:8404/stats", "use username and password_file")
-    if not re.fullmatch(r"[A-Za-z0-9/._~%!$&'()*+,=:-]*", path):
+    if not _PATH.fullmatch(path):
         mend = "write the path as in HAProxy's `stats uri`, without ;csv and without blanks"
         raise refuse("has signs in its path that do not belong there", mend)
+    return plain
+
+
+def metrics(value: Any) -> str:
+    """The URL of a node's metrics in Prometheus' text format."""
+    example = "http://10.0.1.10:12798/metrics"
+    plain, path = url(value, example, "let whoever may read them be decided by the network")
+    if not _PATH.fullmatch(path):
+        raise refuse("has signs in its path that do not belong there", f"write for example {example}")
     return plain
 
 
@@ -289,3 +303,61 @@ def servers(value: Any) -> dict[str, str]:
     if len(set(checked.values())) != len(checked):
         raise refuse("names the same server twice", "each producer has a server of its own")
     return checked
+
+
+def host_gate(value: Any) -> str:
+    """A gate that the agent opens and closes on a producer's host."""
+    if value == GateKind.POWER:
+        raise refuse(
+            "is a gate by its commands, and the agent has none", "remove it here, and write power: below the producer"
+        )
+    return choice(value, (GateKind.FORGING.value, GateKind.FIREWALL.value))
+
+
+def command(value: Any) -> tuple[str, ...]:
+    """A command as words, the first an absolute path. Its words are never shown: one may be a password after all."""
+    mend = 'write a list of words, as in [/usr/bin/ipmitool, -H, "10.0.9.1", power, status]; no shell reads it'
+    if not isinstance(value, list):
+        raise refuse(f"is {kind(value)}, not a list of words", mend, hidden=True)
+    if not value:
+        raise refuse("is empty, not a list of words", mend, hidden=True)
+    if len(value) > MOST_WORDS:
+        raise refuse(
+            f"has {len(value)} words, and at most {MOST_WORDS} are allowed", "put them into a script", hidden=True
+        )
+    words = tuple(_word(word, index) for index, word in enumerate(value))
+    if not words[0].startswith("/"):
+        raise refuse("does not begin with an absolute path", mend, hidden=True)
+    if any(map(_tells_a_secret, words)) or _given_to_ipmi(words):
+        problem = "has a password among its words, which everybody on this machine can see while it runs"
+        mend = "give a password by a file that the command reads, as in ipmitool -f FILE"
+        raise refuse(problem, mend, hidden=True)
+    return words
+
+
+def _word(value: Any, index: int) -> str:
+    """One word of a command; an empty one, or one of several lines, is a mistake of writing."""
+    if not isinstance(value, str):
+        mend = (
+            "put it in quotes"
+            if isinstance(value, bool | int | float)
+            else "write a list of words, none of them a list"
+        )
+        raise refuse(f"has {kind(value)} at [{index}], not a word", mend, hidden=True)
+    if not 1 <= len(value) <= LONGEST_WORD or not value.isprintable():
+        mend = f"write each word with 1 to {LONGEST_WORD} printable characters; put more into a script"
+        raise refuse(f"has something else than a word at [{index}]", mend, hidden=True)
+    return value
+
+
+def _tells_a_secret(word: str) -> bool:
+    """Whether a word is, or announces, a password, and not the file that has it."""
+    option = re.split("[=/]", word)[0].lstrip("-")
+    named = names_a_secret(option) and not _ELSEWHERE.search(option)
+    return named or bool(re.search(r"://[^/\s]*:[^/\s]*@", word))
+
+
+def _given_to_ipmi(words: tuple[str, ...]) -> bool:
+    """Whether a tool that is used for this has its password by the option that one finds in its manual first."""
+    options = [_IPMI[tool] for word in words if (tool := word.rpartition("/")[2]) in _IPMI]
+    return any(word.startswith(option) for option in options for word in words[1:])

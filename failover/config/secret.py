@@ -27,11 +27,14 @@ def from_environment(name: str, environ: Mapping[str, str]) -> str:
     return _one_line(variable(name, environ, "password_file"), "the variable", "set it to the password, alone")
 
 
-def text(path: Path, mend: str) -> str:
-    """The text of a file that is its owner's alone; ``mend`` says what belongs into it. Raises Unreadable."""
-    content = regular.read(path, MOST_BYTES + 1, private=True)
-    if len(content) > MOST_BYTES:
-        raise Unreadable(f"the file is larger than {MOST_BYTES} bytes", mend)
+def text(path: Path, mend: str, *, most: int = MOST_BYTES, private: bool = True) -> str:
+    """The text of a file of at most so many bytes; ``mend`` says what belongs into it. Raises Unreadable.
+
+    ``private``: others must not be able to read it.
+    """
+    content = regular.read(path, most + 1, private=private)
+    if len(content) > most:
+        raise Unreadable(f"the file is larger than {most} bytes", mend)
     try:
         found = content.decode("utf-8")
     except UnicodeDecodeError:

@@ -12,6 +12,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
+import asyncssh
 import pytest
 from click.testing import CliRunner, Result
 
@@ -42,6 +43,10 @@ records:
 health: {timeout: 1s}
 lease: {action_timeout: 1s}
 """
+)
+AGENT = (
+    'agents: [{name: bp1, address: "127.0.0.1:PORT", key_file: FOLDER/ssh, '
+    'host_key: "ssh-ed25519 AAAAC3NzaC1lZDI1NTE5AAAAIDlgoeIxgbm5yQhp1SvZ7yrNEOi1ZOmJ3o3YLuRVPjVC"}]\n'
 )
 COMMANDS = (
     ("check",),
@@ -96,6 +101,42 @@ CASES: dict[str, tuple[str, int, str]] = {  # the file, the line, and what is sa
     ),
     "no fence and a gate": (GOOD + "fence: {require: none}\n", 10, "there are proxies, and they are gates"),
     "no fence and no record": (GATELESS[: GATELESS.index("records")], 8, "there is neither a proxy nor a record"),
+    "a gate on a host and none": (
+        GATELESS.replace('PORT"}\n', 'PORT", agent: bp1, gates: [forging]}\n', 1) + AGENT,
+        8,
+        "fence.require: 'none': main has gates on its own host",
+    ),
+    "a gate without its agent": (
+        GOOD.replace('PORT"}\n', 'PORT", agent: bp9, gates: [forging]}\n', 1) + AGENT,
+        6,
+        "producers[0].agent: 'bp9': is not one of agents",
+    ),
+    "missing SSH key": (GOOD + AGENT.replace("ssh", "nosuch", 1), 10, "there is no such file"),
+    "readable SSH key": (GOOD + AGENT.replace("ssh", "open", 1), 10, "others can read the file (mode 0644)"),
+    "wrong SSH key": (GOOD + AGENT.replace("ssh", "shut", 1), 10, "is not a private key of OpenSSH"),
+    "inline SSH key": (
+        GOOD + AGENT.replace("key_file", "private_key: hunter2, key_file"),
+        10,
+        "a secret is never written in this file",
+    ),
+    "wrong host key": (GOOD + AGENT.replace("AAAAC3", "BBBBC3"), 10, "agents[0].host_key: is damaged"),
+    "no host key": (GOOD + AGENT[: AGENT.index(", host_key")] + "}]\n", 10, "has neither host_key nor known_hosts"),
+    "known hosts of nobody": (
+        GOOD + AGENT[: AGENT.index("host_key")] + "known_hosts: FOLDER/open}]\n",
+        10,
+        "there is no host's key in it",
+    ),
+    "password in a command": (
+        GOOD.replace('PORT"}\n', 'PORT", power: {off: [/bin/p, --password, hunter2], status: [/bin/p]}}\n', 1),
+        6,
+        "producers[0].power.off: has a password among its words",
+    ),
+    "relay managed by nobody": (
+        GOOD + 'relays: [{name: relay-1, address: "127.0.0.1:PORT", managed: true}]\n',
+        10,
+        "relays[0].managed: true: has no agent",
+    ),
+    "proxy with a gate's name": (GOOD.replace("proxy-1", "power"), 9, "is the name of a kind of gate on a producer's"),
     "no gate and not said": (GATELESS.replace("fence: {require: none}\n", ""), 1, "there is no proxy: nothing could"),
     "TTL 0": (
         GATELESS.replace("ttl: 60", "ttl: 0"),
@@ -177,6 +218,8 @@ def desk(tmp_path: Path) -> Iterator[Desk]:
     ):
         (tmp_path / name).write_text(f"{text}\n")
         (tmp_path / name).chmod(mode)
+    (tmp_path / "ssh").write_bytes(asyncssh.generate_private_key("ssh-ed25519").export_private_key("openssh"))
+    (tmp_path / "ssh").chmod(0o600)
     with socket.create_server(("127.0.0.1", 0)) as listener:
         listener.setblocking(False)
         yield Desk(tmp_path, listener.getsockname()[1], listener)
@@ -251,16 +294,14 @@ def test_a_file_that_is_missing_or_none_is_status_2_for_every_command(tmp_path: 
     assert list(tmp_path.iterdir()) == []
 
 
-@pytest.mark.parametrize(
-    "name", ["relays", "agents", "metrics", "schedule", "store", "alerts", "dead_man", "quiet", "companions"]
-)
+@pytest.mark.parametrize("name", ["metrics", "schedule", "store", "alerts", "dead_man", "quiet", "companions"])
 def test_a_reserved_name_is_not_supported_by_this_version(desk: Desk, name: str) -> None:
     done = run(desk.file(GOOD + f"{name}: {{}}\n"), "check", "--offline")
     assert done.exit_code == 2
     assert f":10: {name}: not supported by this version. Mend: remove it" in done.stderr
 
 
-@pytest.mark.parametrize("what", ["topology", "prometheus", "systemd"])
+@pytest.mark.parametrize("what", ["prometheus", "systemd"])
 def test_another_render_is_not_supported_by_this_version(desk: Desk, what: str) -> None:
     done = run(desk.file(GOOD), "render", what)
     assert (done.exit_code, done.stdout) == (2, "")

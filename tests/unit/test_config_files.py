@@ -146,8 +146,8 @@ TEXTS = {
     "escape beyond Unicode": ('pool: A\nmode: "\\U00110000"\n', "failover.yaml:2: mode: is not YAML"),
     "nested": ("a: " + "[" * 100_000, "is nested more than 10 levels deep"),
     "nested mappings": ("a: " + "{a: " * 100_000, "is nested more than 10 levels deep"),
-    "many": ("a: [" + "1," * 100_000 + "]", "has more than 10000 values"),
-    "many keys": (lines(6000), "has more than 10000 values"),
+    "many": ("a: [" + "1," * 100_000 + "]", "has more than 20000 values"),
+    "many keys": (lines(11_000), "has more than 20000 values"),
     "large": ("#" * (1 << 20) + "#", "is larger than 1 MiB"),
 }
 

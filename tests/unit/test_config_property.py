@@ -2,6 +2,10 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
+import asyncssh
+import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -12,8 +16,17 @@ GOOD = """\
 pool: EXMPL
 network: {magic: 42}
 mode: act
+agents:
+  - {name: bp1, address: "10.0.1.10:22", user: failover, key_file: AGENT_KEY, host_key: "ssh-ed25519 HOST_KEY root@bp1"}
+  - {name: relay1, address: "10.0.2.1:22", key_file: AGENT_KEY, host_key: "ssh-ed25519 HOST_KEY"}
 producers:
-  - {name: main, address: "10.0.1.10:6000", site: home}
+  - name: main
+    address: "10.0.1.10:6000"
+    site: home
+    agent: bp1
+    gates: [forging, firewall]
+    power: {off: [/bin/ipmi, -f, /etc/ipmi.password, "off"], status: [/bin/ipmi, status], on: [/bin/ipmi, "on"]}
+    metrics: http://10.0.1.10:12798/metrics
   - {name: backup, address: "[2001:db8::1]:6000"}
 proxies:
   - name: proxy-1
@@ -33,27 +46,69 @@ records:
     addresses: {main: "2001:db8::10", backup: "2001:db8::20"}
     rfc2136: {server: "ns1.example.com:5353", zone: example.com, key_name: bp, key_env: BP_KEY, algorithm: hmac-sha256}
     verify: {servers: ["127.0.0.1:5353"]}
+relays:
+  - name: relay-1
+    address: "10.0.2.1:3001"
+    agent: relay1
+    managed: true
+    producers: {main: "203.0.113.10:6000"}
+    restart: sighup
+  - {name: relay-2, address: "10.0.2.2:3001"}
 references: ["relay.example.org:3001"]
 health: {interval: 10s, timeout: 0.5, fall: 3, max_lag: 60}
 policy: {fail_over_after: 5m, fail_back: auto}
 fence: {require: reachable, proxies_are_only_path: false}
 lease: {duration: 60s}
 """
-GATELESS = GOOD[: GOOD.index("proxies:")] + GOOD[GOOD.index("records:") :].replace("reachable", "none")
+GATELESS = """\
+pool: EXMPL
+network: mainnet
+producers:
+  - {name: main, address: "10.0.1.10:6000", site: home}
+  - {name: backup, address: "[2001:db8::1]:6000"}
+"""
+GATELESS += GOOD[GOOD.index("records:") : GOOD.index("relays:")] + "fence: {require: none}\n"
+HOSTED = """\
+pool: EXMPL
+network: mainnet
+agents:
+  - {name: bp1, address: "10.0.1.10:22", key_file: AGENT_KEY, host_key: "ssh-ed25519 HOST_KEY"}
+  - {name: bp2, address: "10.0.2.10:22", key_file: AGENT_KEY, host_key: "ssh-ed25519 HOST_KEY"}
+producers:
+  - {name: main, address: "10.0.1.10:6000", agent: bp1, gates: [forging]}
+  - {name: backup, address: "10.0.2.10:6000", agent: bp2, gates: [forging]}
+relays: [{name: relay-2, address: "10.0.2.10:6000", agent: bp2}]
+fence: {require: confirmed}
+"""
+HOST_KEY = "AAAAC3NzaC1lZDI1NTE5AAAAIDlgoeIxgbm5yQhp1SvZ7yrNEOi1ZOmJ3o3YLuRVPjVC"
 ENVIRON = {"PROXY_PASSWORD": "hunter2", "BP_KEY": "aHVudGVyMg=="}
 WORDS = [
     "null", "true", "-1", "1e999", ".nan", "0x1F", "9" * 400, "''", "[]", "{}", "- ", ": ", "? ", "\n", "\n  ", "\t",
     "#", "&a ", "*a", "!!str ", "!", "%", "|", ">", "'", '"', "\\", '"\\x00"', "\u2028", "\x00", "\ud7ff", "ä",
     "[::1]:6000", "http://[", "https://u:p@h/", "h:0", "pool", "records", "1h30m", "---\n", "<<: ", "/proc/self/mem",
+    "forging", "firewall", "power", "never", "bp1", "ssh-ed25519 ", "AAAA", "/bin/p", "--password", "false", "host_key",
     "main", "none", "confirmed", "true", "bp.example.com", "203.0.113.10", "::", "0.0.0.0", "*.", "59",
 ]  # fmt: skip
+FILE: list[Path] = []
 LINES = GOOD.splitlines(keepends=True)
 SCALARS = sorted({word.strip('",[]{}') for line in LINES for word in line.split() if word.strip('",[]{}:-')})
 
 
+@pytest.fixture(scope="module", autouse=True)
+def agent_key(tmp_path_factory: pytest.TempPathFactory) -> None:
+    """A private key for the agents' files; where it is, is known once it has been made."""
+    FILE.append(tmp_path_factory.mktemp("keys") / "agent.key")
+    FILE[-1].write_bytes(asyncssh.generate_private_key("ssh-ed25519").export_private_key("openssh"))
+    FILE[-1].chmod(0o600)
+
+
+def with_keys(text: str) -> str:
+    return text.replace("AGENT_KEY", str(FILE[-1])).replace("HOST_KEY", HOST_KEY)
+
+
 def loads_or_refuses(text: str) -> None:
     try:
-        loaded = load_text(text, environ=ENVIRON)
+        loaded = load_text(with_keys(text), environ=ENVIRON)
     except ConfigError as error:
         said = str(error)
     else:
@@ -65,7 +120,8 @@ def loads_or_refuses(text: str) -> None:
 
 
 def test_the_good_file_is_good() -> None:
-    assert load_text(GOOD, environ=ENVIRON).pool.names == ("main", "backup")
+    assert load_text(with_keys(GOOD), environ=ENVIRON).pool.names == ("main", "backup")
+    assert len(load_text(with_keys(HOSTED), environ=ENVIRON).pool.host_gates) == 2
     assert load_text(GATELESS, environ=ENVIRON).pool.gateless
 
 
@@ -77,7 +133,7 @@ def test_any_small_text_is_loaded_or_refused(text: str) -> None:
 
 @settings(max_examples=400, deadline=None)
 @given(
-    st.sampled_from([GOOD, GATELESS]),
+    st.sampled_from([GOOD, HOSTED, GATELESS]),
     st.lists(
         st.tuples(st.integers(0, len(GOOD)), st.integers(0, 12), st.sampled_from(WORDS) | st.text(max_size=4)),
         min_size=1,
@@ -94,7 +150,7 @@ def test_a_good_file_with_cuts_and_insertions_is_loaded_or_refused(
 
 @settings(max_examples=400, deadline=None)
 @given(
-    st.sampled_from([GOOD, GATELESS]),
+    st.sampled_from([GOOD, HOSTED, GATELESS]),
     st.sampled_from(SCALARS),
     st.sampled_from(WORDS + SCALARS) | st.from_regex(r"[ -~]{0,12}", fullmatch=True),
 )

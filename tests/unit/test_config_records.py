@@ -391,7 +391,8 @@ VALUES: dict[str, tuple[str, str]] = {
     "TTL empty": (ROUTE53.replace("ttl: 60", "ttl:"), "records[0].ttl: is empty, not a duration"),
     "unknown key": (
         ROUTE53.replace("addresses:", "address: x\n    addresses:"),
-        "records[0].address: the key is unknown. Mend: did you mean addresses? address belongs under producers.",
+        "records[0].address: the key is unknown. Mend: did you mean addresses? address belongs under agents, "
+        "producers or relays.",
     ),
     "key of the zone": (ROUTE53.replace("ttl:", "zone: Z1\n    ttl:"), "zone belongs under route53 or rfc2136"),
     "unknown key in the zone": (
@@ -584,7 +585,7 @@ RULES: dict[str, tuple[str, str]] = {
     ),
     "no gate and not said": (
         ROUTE53.replace("fence: {require: none}\n", ""),
-        "proxies: there is no proxy: nothing could shut a producer out. Mend: add proxies, at least one; or add",
+        "proxies: there is no proxy: nothing could shut a producer out. Mend: add proxies, at least one; or",
     ),
     "around the only path": (
         pointing("10.0.1.10", text=GATED) + "fence: {require: confirmed, proxies_are_only_path: true}\n",
@@ -656,7 +657,7 @@ WARNINGS: dict[str, tuple[str, str, str]] = {
     "fail back": (
         ROUTE53 + "policy: {fail_back: auto}\n",
         ROUTE53 + "policy: {fail_back: manual}\n",
-        "policy.fail_back: has no effect: a pool without a gate goes back only by hand. Mend: write manual, or",
+        "policy.fail_back: has no effect: a pool without a gate goes back only by hand, unless all its",
     ),
     "fail back by default": (ROUTE53 + "policy: {fail_back: auto}\n", ROUTE53, "policy.fail_back"),
     "fail back with a gate": (

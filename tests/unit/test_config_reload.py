@@ -10,12 +10,18 @@ import pytest
 from failover.config import compare
 from failover.model import (
     Address,
+    Agent,
     FenceSettings,
+    Gate,
+    GateKind,
     HealthSettings,
+    Nudge,
     Pool,
+    Power,
     Producer,
     Proxy,
     Record,
+    Relay,
     Rfc2136Zone,
     Route53Zone,
 )
@@ -186,3 +192,106 @@ def test_what_a_handover_is_about_to_move_stays_until_the_pool_is_steady(case: s
 )
 def test_what_a_handover_does_not_move_may_change_at_any_time(new: Pool) -> None:
     assert reasons(new, target="backup", steady=False) == ""
+
+
+# ---------------------------------------------------------------- gates on hosts, agents, relays
+
+HOSTED = replace(
+    OLD,
+    proxies=(),
+    agents=tuple(Agent(f"on-{name}", Address(name, 22), Path("/key"), host_key="ssh-ed25519 A") for name in NAMES),
+    producers=tuple(
+        replace(producer, agent=f"on-{producer.name}", gates=(GateKind.FORGING, GateKind.FIREWALL))
+        for producer in OLD.producers
+    ),
+    relays=(Relay("relay-1", Address("r1", 3001), "on-r1", managed=True, producers={"main": Address("m", 1)}),),
+)
+THIRDS = (Gate("forging", "third"), Gate("firewall", "third"))
+
+
+def hosted_reasons(new: Pool, *, shut: tuple[Gate, ...] = (), steady: bool = True) -> str:
+    target = None if steady else "backup"
+    found = compare(HOSTED, new, active="main", target=target, empty_proxies=(), phase_steady=steady, shut_gates=shut)
+    return "\n".join(found)
+
+
+def hosted_with(which: str, **changes: object) -> Pool:
+    return replace(
+        HOSTED,
+        producers=tuple(replace(p, **changes) if p.name == which else p for p in HOSTED.producers),  # type: ignore[arg-type]
+    )
+
+
+@pytest.mark.parametrize(
+    ("which", "words"), [("main", "'main' is active"), ("backup", "is the target of the handover")]
+)
+def test_a_gate_of_the_active_or_the_target_stays_even_when_it_is_shut(which: str, words: str) -> None:
+    new = hosted_with(which, gates=(GateKind.FORGING,))
+    found = hosted_reasons(new, shut=(Gate("firewall", which),), steady=which == "main")
+    assert found.startswith(f"producers: the gate {which}@firewall is removed, and '{which}' is ")
+    assert words in found
+    assert "Mend: switch over to another producer first, or keep it." in found
+
+
+def test_a_gate_goes_only_when_it_is_confirmed_closed_and_the_pool_is_steady() -> None:
+    new = hosted_with("third", gates=(GateKind.FIREWALL,))
+    assert "the gate third@forging is removed, and is not confirmed closed" in hosted_reasons(new)
+    assert "and is not confirmed closed" in hosted_reasons(new, shut=(Gate("forging", "backup"),))
+    assert hosted_reasons(new, shut=THIRDS) == ""
+    assert "third@forging is removed while a handover runs" in hosted_reasons(new, shut=THIRDS, steady=False)
+
+
+def test_a_producer_takes_its_gates_with_it_only_when_they_are_shut() -> None:
+    new = replace(HOSTED, producers=HOSTED.producers[:2])
+    assert hosted_reasons(new).count("is not confirmed closed") == 2
+    assert hosted_reasons(new, shut=THIRDS[:1]).count("is not confirmed closed") == 1
+    assert hosted_reasons(new, shut=THIRDS) == ""
+
+
+def test_the_active_that_is_removed_is_refused_once() -> None:
+    new = replace(HOSTED, producers=HOSTED.producers[1:])
+    (found,) = hosted_reasons(new).splitlines()
+    assert found.startswith("producers: 'main' is active, and the new file removes it. Mend: switch over to another")
+
+
+def test_the_agent_of_the_active_stays_also_where_it_has_no_gate_and_of_another_it_may_go() -> None:
+    bare = replace(HOSTED, producers=tuple(replace(producer, gates=()) for producer in HOSTED.producers))
+
+    def gone(name: str) -> str:
+        new = replace(bare, producers=tuple(replace(p, agent=None) if p.name == name else p for p in bare.producers))
+        found = compare(bare, new, active="main", target=None, empty_proxies=(), phase_steady=True)
+        return "\n".join(found)
+
+    assert gone("main").startswith("producers: the agent of 'main' is removed, and that is active. Mend: switch over")
+    assert gone("third") == ""
+
+
+def test_an_agent_may_move_and_get_other_keys_and_a_gate_may_come_at_any_time() -> None:
+    moved = tuple(
+        replace(agent, address=Address("h", 2222), key_file=Path("/other"), user="u", host_key="ssh-ed25519 B")
+        for agent in HOSTED.agents
+    )
+    power = Power(("/bin/p",), ("/bin/q",))
+    more = hosted_with("main", gates=(GateKind.FORGING, GateKind.FIREWALL, GateKind.POWER), power=power)
+    for new in (replace(HOSTED, agents=moved), more, hosted_with("main", metrics="http://h/metrics")):
+        assert hosted_reasons(new) == hosted_reasons(new, steady=False) == ""
+
+
+def test_relays_change_in_steady_and_stay_while_a_handover_runs() -> None:
+    (relay,) = HOSTED.relays
+    for new, words in (
+        ((), "relays: 'relay-1' is removed or renamed while a handover runs"),
+        ((replace(relay, name="r"),), "'relay-1' is removed or renamed"),
+        ((replace(relay, agent=None, managed=False),), "'relay-1' is changed while a handover runs"),
+        ((replace(relay, producers={"main": Address("m", 2)}),), "'relay-1' is changed"),
+    ):
+        assert hosted_reasons(replace(HOSTED, relays=new)) == ""
+        assert words in hosted_reasons(replace(HOSTED, relays=new), steady=False)
+    harmless = (Relay("relay-0", Address("r0", 3001)), replace(relay, restart=Nudge.SIGHUP))
+    assert hosted_reasons(replace(HOSTED, relays=harmless), steady=False) == ""
+
+
+def test_proxies_may_give_way_to_gates_on_hosts_once_they_are_empty() -> None:
+    new = replace(HOSTED, relays=())
+    assert "'proxy-1' is removed, and is not confirmed empty" in reasons(new)
+    assert reasons(new, empty=("proxy-1", "proxy-2")) == ""

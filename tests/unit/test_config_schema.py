@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import fields
 from typing import Any
 
+import asyncssh
 import pytest
 from click.testing import CliRunner
 from jsonschema import Draft202012Validator
@@ -14,8 +15,18 @@ from ruamel.yaml import YAML
 
 from failover.cli.schema import command
 from failover.config import InvalidConfig, load_text
-from failover.config.shape import File
-from failover.model import FenceSettings, HealthSettings, LeaseSettings, PolicySettings, Pool
+from failover.config.shape import AgentPart, File, PowerPart, ProducerPart, RelayPart
+from failover.model import (
+    Agent,
+    FenceSettings,
+    HealthSettings,
+    LeaseSettings,
+    PolicySettings,
+    Pool,
+    Power,
+    Producer,
+    Relay,
+)
 
 EXAMPLE = """\
 pool: EXMPL
@@ -23,8 +34,21 @@ network: mainnet
 mode: act
 state: /var/lib/failover
 listen: 127.0.0.1:9465
+agents:
+  - name: bp1
+    address: "10.0.1.10:22"
+    user: failover
+    key_file: AGENT_KEY
+    host_key: "HOST_KEY root@bp1"
+  - {name: relay1, address: "10.0.2.1:22", key_file: AGENT_KEY, host_key: "HOST_KEY"}
 producers:
-  - {name: main, address: "10.0.1.10:6000", site: home}
+  - name: main
+    address: "10.0.1.10:6000"
+    site: home
+    agent: bp1
+    gates: [forging, firewall]
+    power: {off: [/usr/bin/ipmi, "off"], status: [/usr/bin/ipmi, status], on: [/usr/bin/ipmi, "on"]}
+    metrics: http://10.0.1.10:12798/metrics
   - {name: backup, address: "bp2.example.internal:6000", site: cloud}
 proxies:
   - {name: proxy-1, socket: /run/haproxy/admin.sock, backend: producers, watch: watch, hard_stop_after: 5s}
@@ -46,11 +70,29 @@ records:
     ttl: 2m
     rfc2136: {server: "ns1.example.com:5353", zone: example.com, key_name: bp, key_env: BP_KEY, algorithm: hmac-sha512}
     verify: {servers: ["127.0.0.1:5353"]}
+relays:
+  - name: relay-1
+    address: "10.0.2.1:3001"
+    agent: relay1
+    managed: true
+    producers: {main: "203.0.113.10:6000"}
+    restart: sighup
+  - {name: relay-2, address: "10.0.2.2:3001"}
 references: ["relay.example.org:3001"]
 health: {interval: 10s, timeout: 5s, fall: 3, rise: 2, max_gap: 30, max_lag: 60}
 policy: {fail_over_after: 5m, fail_back_after: 1h30m, fail_back: auto}
 fence:  {require: reachable, proxies_are_only_path: false}
 lease:  {duration: 60s, renew: 20s, action_timeout: 10s}
+"""
+HOSTED = """\
+pool: EXMPL
+network: mainnet
+agents:
+  - {name: bp1, address: "10.0.1.10:22", key_file: AGENT_KEY, host_key: "HOST_KEY"}
+  - {name: bp2, address: "10.0.2.10:22", key_file: AGENT_KEY, host_key: "HOST_KEY"}
+producers:
+  - {name: main, address: "10.0.1.10:6000", agent: bp1, gates: [forging]}
+  - {name: backup, address: "10.0.2.10:6000", agent: bp2, gates: [forging]}
 """
 GATELESS = """\
 pool: EXMPL
@@ -62,6 +104,7 @@ records:
   - {name: bp.example.com, addresses: {main: 10.0.1.10, backup: 10.0.2.10}, route53: {zone: Z0123456789ABC}}
 fence: {require: none}
 """
+HOST_KEY = "ssh-ed25519 AAAAC3NzaC1lZDI1NTE5AAAAIDlgoeIxgbm5yQhp1SvZ7yrNEOi1ZOmJ3o3YLuRVPjVC"
 ENVIRON = {"PROXY_2_PASSWORD": "hunter2", "BP_KEY": "aHVudGVyMg=="}
 
 
@@ -73,7 +116,19 @@ def printed_schema() -> dict[str, Any]:
     return printed
 
 
+@pytest.fixture(scope="module", name="load")
+def loader(tmp_path_factory: pytest.TempPathFactory) -> Callable[[str], Pool]:
+    """Loads a text whose agents have a private key."""
+    key = tmp_path_factory.mktemp("keys") / "agent.key"
+    key.write_bytes(asyncssh.generate_private_key("ssh-ed25519").export_private_key("openssh"))
+    key.chmod(0o600)
+    return lambda text: (
+        load_text(text.replace("AGENT_KEY", str(key)).replace("HOST_KEY", HOST_KEY), environ=ENVIRON).pool
+    )
+
+
 def errors(document: dict[str, Any], text: str) -> list[str]:
+    text = text.replace("AGENT_KEY", "/etc/failover/agent.key").replace("HOST_KEY", HOST_KEY)
     return [
         error.message for error in Draft202012Validator(document).iter_errors(YAML(typ="safe", pure=True).load(text))
     ]
@@ -108,10 +163,20 @@ def test_every_key_has_a_title_a_description_and_an_example_that_fits(document: 
             Draft202012Validator({**key, "$defs": document["$defs"]}).validate(example)
 
 
-def test_the_example_is_valid_and_loads(document: dict[str, Any]) -> None:
-    assert errors(document, EXAMPLE) == errors(document, GATELESS) == []
-    assert load_text(EXAMPLE, environ=ENVIRON).pool.proxies[1].password == "hunter2"
-    assert load_text(GATELESS, environ=ENVIRON).pool.gateless
+def test_the_example_is_valid_and_loads(document: dict[str, Any], load: Callable[[str], Pool]) -> None:
+    assert errors(document, EXAMPLE) == errors(document, HOSTED) == errors(document, GATELESS) == []
+    assert load(EXAMPLE).proxies[1].password == "hunter2"
+    assert load(HOSTED).host_gates
+    assert load(GATELESS).gateless
+
+
+def test_the_keys_of_the_examples_are_taken_by_the_loader_too(
+    document: dict[str, Any], load: Callable[[str], Pool]
+) -> None:
+    for example in (key for path, key in properties(document) if path.endswith((".host_key", ".off", ".status"))):
+        value = json.dumps(example["examples"][0])
+        text = EXAMPLE.replace('"HOST_KEY root@bp1"', value) if isinstance(example["examples"][0], str) else EXAMPLE
+        assert load(text.replace('[/usr/bin/ipmi, "off"]', value) if value.startswith("[") else text)
 
 
 @pytest.mark.parametrize(
@@ -160,13 +225,45 @@ def test_the_example_is_valid_and_loads(document: dict[str, Any]) -> None:
         ("zone: example.com,", "zone: example..com,"),
         ("ns1.example.com:5353", "ns1 example.com"),
         ("ttl: 2m", "route53: {zone: Z1}"),
+        ("user: failover", "user: fail over"),
+        ("user: failover", "user: null"),
+        ("key_file: AGENT_KEY", "key_file: agent.key"),
+        ("    key_file: AGENT_KEY\n", ""),
+        ("HOST_KEY root", "ssh-dss AAAA root"),
+        ('host_key: "HOST_KEY root@bp1"', "known_hosts: known_hosts"),
+        ('    host_key: "HOST_KEY root@bp1"\n', ""),
+        ('host_key: "HOST_KEY root@bp1"', 'host_key: "HOST_KEY"\n    known_hosts: /etc/hosts'),
+        ("gates: [forging, firewall]", "gates: []"),
+        ("gates: [forging, firewall]", "gates: [forging, forging]"),
+        ("gates: [forging, firewall]", "gates: [forging, power]"),
+        ("gates: [forging, firewall]", "gates: forging"),
+        ("    agent: bp1\n", ""),
+        ('off: [/usr/bin/ipmi, "off"], ', ""),
+        ("status: [/usr/bin/ipmi, status]", "status: /usr/bin/ipmi"),
+        ("status: [/usr/bin/ipmi, status]", "status: []"),
+        ("status: [/usr/bin/ipmi, status]", "status: [ipmi]"),
+        ("status: [/usr/bin/ipmi, status]", "status: [/usr/bin/ipmi, 623]"),
+        ("status: [/usr/bin/ipmi, status]", "status: [/usr/bin/ipmi, '']"),
+        ("status: [/usr/bin/ipmi, status]", "status: [/usr/bin/ipmi" + ", a" * 32 + "]"),
+        ("status: [/usr/bin/ipmi, status]", "status: [/usr/bin/ipmi, " + "a" * 257 + "]"),
+        ("http://10.0.1.10:12798", "http://u:p@10.0.1.10:12798"),
+        ("http://10.0.1.10:12798", "10.0.1.10:12798"),
+        ("    agent: relay1\n", ""),
+        ("managed: true", "managed: false"),
+        ("managed: true", "managed: null"),
+        ('producers: {main: "203.0.113.10:6000"}', 'producers: {main: "203.0.113.10"}'),
+        ("restart: sighup", "restart: always"),
+        ('{name: relay-2, address: "10.0.2.2:3001"}', "{name: relay-2}"),
+        ('{name: relay-2, address: "10.0.2.2:3001"}', '{name: relay-2, address: "10.0.2.2:3001", managed: true}'),
     ],
 )
-def test_the_schema_and_the_loader_refuse_the_same(document: dict[str, Any], good: str, bad: str) -> None:
+def test_the_schema_and_the_loader_refuse_the_same(
+    document: dict[str, Any], load: Callable[[str], Pool], good: str, bad: str
+) -> None:
     text = EXAMPLE.replace(good, bad, 1) if good in EXAMPLE else f"{EXAMPLE}{bad}: 1\n"
     assert errors(document, text) != []
     with pytest.raises(InvalidConfig):
-        load_text(text, environ=ENVIRON)
+        load(text)
 
 
 @pytest.mark.parametrize(
@@ -176,6 +273,7 @@ def test_the_schema_and_the_loader_refuse_the_same(document: dict[str, Any], goo
         ("require: none", "require: confirmed"),
         ("records:", "records: []\nreferences:"),
         ("fence:", "proxies: [{name: p, socket: /run/p.sock, backend: b}]\nfence:"),
+        ('00"}', '00", power: {off: [/bin/p], status: [/bin/q]}}'),
     ],
 )
 def test_the_schema_and_the_loader_refuse_the_same_of_a_pool_without_a_gate(
@@ -185,6 +283,28 @@ def test_the_schema_and_the_loader_refuse_the_same_of_a_pool_without_a_gate(
     assert errors(document, text) != []
     with pytest.raises(InvalidConfig):
         load_text(text, environ=ENVIRON)
+
+
+@pytest.mark.parametrize(
+    ("good", "bad"),
+    [
+        (", gates: [forging]", ""),
+        (", gates: [forging]", ", power: {off: [/bin/p], status: [/bin/q]}"),
+        ("producers:", "fence: {require: none}\nproducers:"),
+    ],
+)
+def test_the_schema_and_the_loader_refuse_the_same_of_a_pool_with_gates_on_its_hosts_alone(
+    document: dict[str, Any], load: Callable[[str], Pool], good: str, bad: str
+) -> None:
+    text = HOSTED.replace(good, bad, 1)
+    assert errors(document, text) != []
+    with pytest.raises(InvalidConfig):
+        load(text)
+
+
+def test_parts_of_the_file_have_the_keys_of_the_models() -> None:
+    for part, value in ((AgentPart, Agent), (PowerPart, Power), (ProducerPart, Producer), (RelayPart, Relay)):
+        assert set(part.model_fields) == {field.name for field in fields(value)}
 
 
 def test_the_file_has_a_key_for_every_setting_of_the_model() -> None:

@@ -299,8 +299,8 @@ RULES: dict[str, tuple[str, str]] = {
     "own reference": (SMALLEST + "references: ['10.0.2.10:6000']\n", "is the address of our producer backup"),
     "no proxies": (
         SMALLEST[: SMALLEST.index("proxies")],
-        "proxies: there is no proxy: nothing could shut a producer out. Mend: add proxies, at least one; or add "
-        "records, write fence: {require: none}, and see",
+        "proxies: there is no proxy: nothing could shut a producer out. Mend: add proxies, at least one; or give each "
+        "producer gates: [forging] and an agent; or add records, write fence: {require: none}, and see",
     ),
     "empty proxies": (
         SMALLEST[: SMALLEST.index("proxies")] + "proxies: []\n",
@@ -348,9 +348,7 @@ def test_values_that_do_not_go_together_are_refused_in_their_own_words(case: str
     assert message.count("\n") == 0, "one mistake makes one finding"
 
 
-@pytest.mark.parametrize(
-    "key", ["relays", "agents", "metrics", "schedule", "store", "alerts", "dead_man", "quiet", "companions"]
-)
+@pytest.mark.parametrize("key", ["metrics", "schedule", "store", "alerts", "dead_man", "quiet", "companions"])
 def test_a_name_kept_for_later_is_not_supported_by_this_version(key: str) -> None:
     assert f"{key}: not supported by this version." in refused(f"{SMALLEST}{key}: []\n")
 
