@@ -12,8 +12,9 @@ from dataclasses import dataclass, field, replace
 from enum import StrEnum
 from typing import Any
 
-from . import health, incidents, signposts, tips
+from . import health, hostgates, incidents, nodes, relays, signposts, tips
 from .health import Track, Yardstick
+from .hostgates import REVERSAL_WINDOW, REVERSALS, GateTrack
 from .incidents import Deed, Ledger
 from .model import (
     Admin,
@@ -21,23 +22,26 @@ from .model import (
     DnsAnswer,
     Event,
     Gate,
+    GateReading,
     Health,
     Instant,
     Lease,
+    NodeReading,
     Ping,
     Pool,
     ProxyReading,
     RecordReading,
+    RelayReading,
     RRset,
     ServerView,
     StepKind,
     Tip,
 )
+from .nodes import NodeTrack
+from .relays import RelayTrack
 from .signposts import RecordTrack
 from .tips import Chains
 
-REVERSALS = 3  # by another hand, within REVERSAL_WINDOW: we stop fighting
-REVERSAL_WINDOW = 300.0  # seconds
 UNWATCHED = 60.0  # seconds between two readings after which nobody was looking
 
 
@@ -252,6 +256,9 @@ class View:
     proxies: Mapping[str, ProxyTrack]
     references: Mapping[str, Reference] = field(default_factory=dict)
     records: Mapping[str, RecordTrack] = field(default_factory=dict)  # by label
+    gates: Mapping[Gate, GateTrack] = field(default_factory=dict)  # those on producers' own hosts
+    nodes: Mapping[str, NodeTrack] = field(default_factory=dict)  # metrics, by producer, where they are read
+    relays: Mapping[str, RelayTrack] = field(default_factory=dict)  # those with an agent
     isolated: bool = False
     lease: Lease | None = None
     room: bool = True  # the store can take a whole handover
@@ -294,6 +301,18 @@ class Board:
         signs = timers.get("records", {})
         self.records: dict[str, RecordTrack] = {
             r.label: _restore_record(signs[r.label]) if r.label in signs else RecordTrack() for r in pool.records
+        }
+        gates = timers.get("gates", {})
+        self.gates: dict[Gate, GateTrack] = {
+            gate: hostgates.restore(gates[str(gate)], unbroken=unbroken) if str(gate) in gates else GateTrack()
+            for gate in pool.host_gates
+        }
+        self.nodes: dict[str, NodeTrack] = {p.name: NodeTrack() for p in pool.producers if p.metrics or p.agent}
+        linked = timers.get("relays", {})
+        self.relays: dict[str, RelayTrack] = {
+            r.name: relays.restore(linked[r.name], pool.names) if r.name in linked else RelayTrack()
+            for r in pool.relays
+            if r.agent is not None
         }
         self.steering = False  # whether what a record holds is ours to say: others who change it are other hands
         for name, track in self.tracks.items():
@@ -346,6 +365,38 @@ class Board:
     def post_sent(self, proxy: str, kind: StepKind, producer: str) -> None:
         """Note that a step is about to leave for a proxy."""
         self.proxies[proxy] = fold_sent(self.proxies[proxy], kind, producer)
+
+    def post_gate(self, gate: Gate, reading: GateReading, at: Instant) -> None:
+        """Fold a good reading of a gate on a producer's own host."""
+        self.gates[gate] = hostgates.fold_reading(self.gates[gate], reading, at)
+
+    def post_gate_silence(self, gate: Gate, at: Instant, error: str) -> None:
+        """Fold a failed attempt to read a gate on a producer's own host."""
+        self.gates[gate] = hostgates.fold_silence(self.gates[gate], at, error)
+
+    def post_gate_sent(self, gate: Gate, kind: StepKind) -> None:
+        """Note that a step is about to leave for a gate on a producer's own host."""
+        self.gates[gate] = hostgates.fold_sent(self.gates[gate], kind)
+
+    def post_node(self, producer: str, reading: NodeReading, at: Instant) -> None:
+        """Fold what a producer's node says of itself."""
+        self.nodes[producer] = nodes.fold(self.nodes[producer], reading, at)
+
+    def post_node_silence(self, producer: str, at: Instant, error: str) -> None:
+        """Fold that a producer's metrics could not be read."""
+        self.nodes[producer] = nodes.fold_silence(self.nodes[producer], at, error)
+
+    def post_relay(self, relay: str, reading: RelayReading, at: Instant) -> None:
+        """Fold whom a relay is connected to."""
+        self.relays[relay] = relays.fold_reading(self.relays[relay], reading, at)
+
+    def post_relay_silence(self, relay: str, at: Instant, error: str) -> None:
+        """Fold a failed attempt to read a relay's sessions."""
+        self.relays[relay] = relays.fold_silence(self.relays[relay], at, error)
+
+    def post_kicked(self, relay: str, generation: int, at: Instant) -> None:
+        """Note that a relay's sessions with the loser are about to be ended."""
+        self.relays[relay] = relays.fold_kicked(self.relays[relay], generation, at)
 
     def post_ended(self, event: Event) -> None:
         """Note that a step ended, by its row of the journal."""
@@ -403,6 +454,10 @@ class Board:
         for gone in [name for name in other._chains.histories if name not in sources]:
             other._chains = tips.forget(other._chains, gone)
         self._chains = other._chains
+        for gate in self.gates:
+            self.gates[gate] = other.gates.get(gate, self.gates[gate])
+        for name in self.nodes:
+            self.nodes[name] = other.nodes.get(name, self.nodes[name])
         old = {(record.name, record.types): record for record in other.pool.records}
         for record in self.pool.records:
             before = old.get((record.name, record.types))
@@ -437,11 +492,18 @@ class Board:
             for name, proxy in self.proxies.items():
                 if proxy.silent_since is not None:
                     self.proxies[name] = replace(proxy, silent_since=now)
+            self._count_silence_anew(now)
         elif self.isolated and not isolated:
             for name, proxy in self.proxies.items():
                 if proxy.silent_since is not None:
                     self.proxies[name] = replace(proxy, silent_since=now)
+            self._count_silence_anew(now)
         self.isolated = isolated
+
+    def _count_silence_anew(self, now: Instant) -> None:
+        for gate, track in self.gates.items():
+            if track.silent_since is not None:
+                self.gates[gate] = replace(track, silent_since=now)
 
     def _nothing_answers(self) -> bool:
         fall = self.pool.health.fall
@@ -461,6 +523,9 @@ class Board:
             proxies=dict(self.proxies),
             references=dict(self.references),
             records=dict(self.records),
+            gates=dict(self.gates),
+            nodes=dict(self.nodes),
+            relays=dict(self.relays),
             isolated=self.isolated,
             lease=self.lease,
             room=self.room,
@@ -478,6 +543,8 @@ class Board:
             "tracks": {name: health.dump(track) for name, track in self.tracks.items()},
             "proxies": {name: _dump_proxy(track) for name, track in self.proxies.items() if track.tried},
             "records": {label: signposts.dump(track) for label, track in self.records.items()},
+            "gates": {str(gate): hostgates.dump(track) for gate, track in self.gates.items() if track.tried},
+            "relays": {name: relays.dump(track) for name, track in self.relays.items()},
             "incidents": incidents.dump(self.ledger),
         }
 

@@ -18,18 +18,18 @@ from typing import Any, Protocol
 
 from . import incidents
 from .board import Board, View
-from .edge import Edge, Order
-from .errors import FailoverError, PingError
+from .errors import FailoverError
 from .keeper import TROUBLE, Keeper, Written
 from .model import (
     POINT,
-    Address,
     Assignment,
     Commit,
     Event,
     EventKind,
     Gate,
+    GateKind,
     Instant,
+    Kick,
     Lease,
     Phase,
     Ping,
@@ -38,16 +38,13 @@ from .model import (
     Record,
     Request,
     RequestState,
-    Route53Zone,
     Step,
     StepKind,
 )
-from .ports import Host, PingPort, ProxyPort, RecordPort, Store, VerifyPort
-from .record_edge import PointOrder, RecordEdge
+from .parts import LeaseLeft, Makers, Parts, end
+from .ports import Host, Hosts, PingPort, ProxyPort, RecordPort, Store, VerifyPort
 from .tick import Memory, Outcome, tick
 
-READS_PER_PING = 5  # proxies are read so many times in one ping interval
-PINGS_PER_RECORD = 6  # a record's provider is asked once in so many ping intervals, and its servers likewise
 RECORDS_MAY_TAKE = 2.0  # seconds for which leaving waits for changes of records that are under way
 STORE_POLL = 0.5  # seconds between looks for an operator's request
 UNSAVED = 1000  # events kept in memory while the store takes none
@@ -101,6 +98,7 @@ class Controller:
         proxies: Callable[[Pool], Mapping[str, ProxyPort]],
         *,
         records: Callable[[Record], tuple[RecordPort, VerifyPort]] | None = None,
+        hosts: Callable[[Pool, LeaseLeft], Hosts] | None = None,
         holder: str = "",
         observers: Sequence[Observer] = (),
         snapshot: Callable[[Report], Mapping[str, Any]] | None = None,
@@ -108,9 +106,7 @@ class Controller:
         self.pool = pool
         self.holder = holder or host.new_id()
         self._host = host
-        self._ping = ping
-        self._make_ports = proxies
-        self._make_record_ports = records
+        self._make = Makers(ping, proxies, records, hosts)
         self._observers = tuple(observers)
         self._snapshot = snapshot
         self._keeper = Keeper(store, host, self.holder, self._alert_store)
@@ -121,10 +117,7 @@ class Controller:
         self._requests: tuple[Request, ...] = ()
         self._memory = Memory()
         self._outcome: Outcome | None = None
-        self._edges: dict[str, Edge] = {}
-        self._record_edges: dict[str, RecordEdge] = {}
-        self._ports: Mapping[str, ProxyPort] = {}
-        self._tasks: list[asyncio.Task[None]] = []
+        self._parts: Parts | None = None
         self._wake = asyncio.Event()
         self._unsaved: deque[Event] = deque(maxlen=UNSAVED)
         self._saved_at: float | None = None
@@ -166,8 +159,8 @@ class Controller:
         outcome = self._outcome
         if outcome is None or outcome.decision.rule == 1:
             return False
-        busy = any(edge.busy for edge in self._edges.values()) or any(e.busy for e in self._record_edges.values())
-        busy = busy or bool(outcome.steps or outcome.pointings)
+        busy = self._parts is not None and (self._parts.busy or self._parts.pointing)
+        busy = busy or bool(outcome.steps or outcome.pointings or outcome.kicks)
         return not busy and (self._assignment is None or self._assignment.phase is Phase.STEADY)
 
     async def run(self, stop: asyncio.Event) -> None:
@@ -175,10 +168,10 @@ class Controller:
         await self._load(first=True)
         self.say(Event(EventKind.STARTED, self._host.now(), f"controller {self.holder} started"))
         watchers = [
-            asyncio.create_task(self._supervised("lease", self._keep_lease), name="lease"),
-            asyncio.create_task(self._supervised("store", self._watch_store), name="store"),
+            asyncio.create_task(self.supervised("lease", self._keep_lease), name="lease"),
+            asyncio.create_task(self.supervised("store", self._watch_store), name="store"),
         ]
-        self._start_probes()
+        self._start_parts()
         deciding = asyncio.create_task(self._decide(), name="decide")
         stopping = asyncio.create_task(self._stopped(stop), name="stop")
         try:
@@ -187,9 +180,9 @@ class Controller:
             self._stopping = True
             await self._finish_turn(deciding)
             for task in (deciding, stopping, *watchers):
-                await _end(task)
+                await end(task)
             await self._finish_steps()
-            await self._stop_probes()
+            await self._stop_parts()
             await self._leave()
 
     async def _first_of(self, deciding: asyncio.Task[None], stopping: asyncio.Task[None]) -> None:
@@ -213,60 +206,37 @@ class Controller:
         except TimeoutError:
             return
 
-    # ------------------------------------------------------------ probes
+    # ------------------------------------------------------------ the parts, and what they ask and tell
 
-    def _start_probes(self) -> None:
-        pool, board = self.pool, self._board
-        self._ports = self._make_ports(pool)
-        self._edges = {
-            name: Edge(
-                name,
-                port,
-                board,
-                self._host,
-                interval=pool.health.interval / READS_PER_PING,
-                read_timeout=min(pool.health.timeout, pool.lease.action_timeout),
-                step_timeout=pool.lease.action_timeout,
-                valid=self._valid,
-                posted=self._wake.set,
-                report=self._say_step,
-            )
-            for name, port in self._ports.items()
-        }
-        self._record_edges = {record.label: self._record_edge(record) for record in pool.records}
-        probes: list[tuple[str, Callable[[], Awaitable[None]]]] = [
-            *((f"ping {p.name}", self._producer_probe(p.name, p.address)) for p in pool.producers),
-            *((f"reference {a}", self._reference_probe(a)) for a in pool.references),
-            *((f"proxy {name}", edge.run) for name, edge in self._edges.items()),
-            *((f"record {name}", edge.run) for name, edge in self._record_edges.items()),
-            *((f"servers of {name}", edge.watch) for name, edge in self._record_edges.items()),
-        ]
-        self._tasks = [asyncio.create_task(self._supervised(name, run), name=name) for name, run in probes]
+    def _start_parts(self) -> None:
+        self._parts = Parts(self.pool, self._board, self._host, self._make, self)
+        self._parts.start()
 
-    def _record_edge(self, record: Record) -> RecordEdge:
-        if self._make_record_ports is None:
-            raise ValueError(f"{record.label}: nobody gave a port to its provider")
-        port, verifier = self._make_record_ports(record)
-        pool = self.pool
-        pace = pool.health.interval * PINGS_PER_RECORD
-        metered = isinstance(record.provider, Route53Zone)
-        shared = sum(isinstance(other.provider, Route53Zone) for other in pool.records) if metered else 1
-        return RecordEdge(
-            record.label,
-            port,
-            verifier,
-            self._board,
-            self._host,
-            interval=pace * shared,  # an account's limit holds for all its records together
-            look_interval=pace,
-            hurry=pool.health.interval / 10,
-            timeout=pool.lease.action_timeout,
-            valid=self._may_point,
-            posted=self._wake.set,
-            report=self._say_step,
-        )
+    async def _stop_parts(self) -> None:
+        if self._parts is not None:
+            await self._parts.stop()
 
-    async def _supervised(self, name: str, probe: Callable[[], Awaitable[None]]) -> None:
+    def _at_work(self) -> Parts:
+        if self._parts is None:
+            raise AssertionError("nothing is decided before the parts are at work")
+        return self._parts
+
+    def posted(self) -> None:
+        """Something was observed: decide."""
+        self._wake.set()
+
+    def pinged(self, producer: str, ping: Ping) -> None:
+        """A ping of a producer ended."""
+        for observer in self._observers:
+            observer.ping(producer, ping)
+
+    def ended(self, event: Event) -> None:
+        """What became of a step: journalled with what is decided next, for which the reading that follows wakes us."""
+        self._unsaved.append(event)
+        self._board.post_ended(event)
+        self._tell(event)
+
+    async def supervised(self, name: str, probe: Callable[[], Awaitable[None]]) -> None:
         """Run a probe again and again; a bug in one part is said aloud and ends neither the part nor the others."""
         while True:
             try:
@@ -276,50 +246,13 @@ class Controller:
                 self.say(Event(EventKind.ALERT, self._host.now(), words, detail={"alert": f"bug:{name}"}))
                 await self._host.sleep(self.pool.health.interval)
 
-    async def _stop_probes(self) -> None:
-        for task in self._tasks:
-            await _end(task)
-        self._tasks = []
-        for port in self._ports.values():
-            await port.close()
-        for edge in self._record_edges.values():
-            await edge.close()
-
-    def _producer_probe(self, name: str, address: Address) -> Callable[[], Awaitable[None]]:
-        async def probe() -> None:
-            best = self._board.yardstick(name, self._host.now())
-            ping = await self._one_ping(address)
-            self._board.post_ping(name, ping, best)
-            for observer in self._observers:
-                observer.ping(name, ping)
-            self._wake.set()
-            await self._pause_after(ping.started)
-
-        return probe
-
-    def _reference_probe(self, address: Address) -> Callable[[], Awaitable[None]]:
-        async def probe() -> None:
-            ping = await self._one_ping(address)
-            self._board.post_reference(str(address), ping)
-            self._wake.set()
-            await self._pause_after(ping.started)
-
-        return probe
-
-    async def _one_ping(self, address: Address) -> Ping:
-        started, timeout = self._host.now(), self.pool.health.timeout
-        try:
-            async with self._host.timeout(timeout + 1.0):
-                tip, seconds = await self._ping(address, self.pool.magic, timeout)
-        except PingError as error:
-            ended = self._host.now()
-            return Ping(ended, started, False, stage=error.stage, error=str(error), refused=error.refused)
-        except TimeoutError:
-            return Ping(self._host.now(), started, False, stage="dns", error=f"no answer within {timeout:g} s")
-        return Ping(self._host.now(), started, True, tip, seconds)
-
-    async def _pause_after(self, started: Instant) -> None:
-        await self._host.sleep(self.pool.health.interval - self._host.now().since(started))
+    def lease_left(self) -> tuple[float, int, int] | None:
+        """What a fuse is told: for how long our lease still holds; None unless we decide and steer."""
+        now, a = self._host.now(), self._assignment
+        lease = self._keeper.fresh(now)
+        if lease is None or a is None or a.released or self.pool.mode != "act":
+            return None
+        return lease.expires.mono - now.mono, a.generation, lease.term
 
     # ------------------------------------------------------------ the lease
 
@@ -345,7 +278,7 @@ class Controller:
         words = "holds the lease: this controller decides" if held else "lost the lease: observing"
         self.say(Event(EventKind.LEASE, self._host.now(), f"{self.holder} {words}"))
 
-    def _valid(self, step: Step) -> bool:
+    def may_step(self, step: Step) -> bool:
         """Whether a step may still be sent: asked in the worker immediately before."""
         lease, a = self._keeper.fresh(self._host.now()), self._assignment
         if lease is None or a is None or a.released or self._board.isolated:
@@ -354,15 +287,24 @@ class Controller:
             return False
         if step.kind is StepKind.OPEN:
             return a.phase is not Phase.FENCING and step.gate.producer == a.active
+        if step.gate.kind is GateKind.POWER and a.phase is not Phase.FENCING:
+            return False
         return step.gate.producer != (a.target if a.phase is Phase.FENCING else a.active)
 
-    def _may_point(self, pointing: Pointing) -> bool:
+    def may_point(self, pointing: Pointing) -> bool:
         """Whether a record may still be changed so: asked in the worker immediately before."""
         lease, a = self._keeper.fresh(self._host.now()), self._assignment
         if lease is None or a is None or a.released or self._board.isolated or a.phase is Phase.FENCING:
             return False
         current = pointing.term == lease.term and pointing.generation == a.generation
         return current and pointing.producer == a.active
+
+    def may_kick(self, kick: Kick) -> bool:
+        """Whether a relay's sessions may still be ended: asked immediately before."""
+        lease, a = self._keeper.fresh(self._host.now()), self._assignment
+        if lease is None or a is None or a.released or self._board.isolated or a.phase is not Phase.STEADY:
+            return False
+        return kick.term == lease.term and kick.generation == a.generation and kick.producer != a.active
 
     # ------------------------------------------------------------ the store
 
@@ -400,7 +342,7 @@ class Controller:
     def _presume(self, begun: Event, now: Instant) -> bool:
         """Take a step that was begun for one whose effect is unknown; False for those of which nothing follows."""
         gate = _gate(str(begun.detail.get("gate", "")))
-        if begun.detail.get("kind") == StepKind.OPEN.value and gate is not None:
+        if begun.detail.get("kind") == StepKind.OPEN.value and gate is not None and gate.kind is GateKind.HAPROXY:
             self._board.post_unanswered(gate, now)
             return True
         if begun.detail.get("kind") != POINT:
@@ -460,16 +402,21 @@ class Controller:
         last = outcomes[-1]
         if last.decision.rule == 1:
             board.acting_since = None
-        orders, points = self._new_orders(last.steps), self._new_points(last.pointings)
+        parts = self._at_work()
+        orders, points = parts.new_orders(last.steps), parts.new_points(last.pointings)
+        ends = parts.new_kicks(last.kicks)
         said = tuple(event for outcome in outcomes for event in outcome.events)
-        events = (*said, *(order.begins(now) for order in orders), *(point.begins(now) for point in points))
-        if points:
-            self._saved_at = None  # what the record held until now must outlive us
+        begun = (order.begins(now) for group in (orders, points, ends) for order in group)
+        events = (*said, *begun)
+        if points or ends:
+            self._saved_at = None  # what the record held until now, and who was made to let go, must outlive us
+        for kicked in ends:
+            board.post_kicked(kicked.kick.relay, kicked.kick.generation, now)
         if last.memory.ledger is not self._memory.ledger:
             self._saved_at = None  # an incident is stored with the rows that tell of it
         board.ledger = last.memory.ledger
-        if not await self._commit(before, last, outcomes, events, bool(orders or points), now):
-            self._outcome = replace(last, steps=(), pointings=())
+        if not await self._commit(before, last, outcomes, events, bool(orders or points or ends), now):
+            self._outcome = replace(last, steps=(), pointings=(), kicks=())
             board.ledger = self._memory.ledger
             self._memory = replace(self._memory, drift=last.memory.drift)  # the dates stay
             self._tell_unwritten(events)
@@ -479,9 +426,7 @@ class Controller:
         self._memory = last.memory
         carried = frozenset(t.gate for t in last.assignment.tainted) if last.assignment is not None else frozenset()
         board.settle_unanswered(carried)
-        self._hand_out(orders, refresh=_moved(before, self._assignment))
-        for point in points:
-            self._record_edges[point.pointing.record].offer(point)
+        parts.hand_out(orders, points, ends, refresh=_moved(before, self._assignment))
         return last.wake_in
 
     def _steers(self) -> bool:
@@ -521,20 +466,6 @@ class Controller:
                 break
         return outcomes
 
-    def _new_orders(self, steps: tuple[Step, ...]) -> tuple[Order, ...]:
-        return tuple(
-            Order(self._host.new_id(), step)
-            for step in steps
-            if step.gate.proxy in self._edges and self._edges[step.gate.proxy].wants(step)
-        )
-
-    def _new_points(self, pointings: tuple[Pointing, ...]) -> tuple[PointOrder, ...]:
-        return tuple(
-            PointOrder(self._host.new_id(), pointing)
-            for pointing in pointings
-            if pointing.record in self._record_edges and self._record_edges[pointing.record].wants(pointing)
-        )
-
     async def _commit(
         self,
         before: Assignment | None,
@@ -553,8 +484,10 @@ class Controller:
         if lease is None:
             for event in events:
                 self._tell(event)
+            if self._keeper.error is not None:  # nobody may be deciding: written when that works again
+                self._unsaved.extend(event for event in events if event.kind is EventKind.ALERT)
             return True
-        busy = any(edge.busy for edge in self._edges.values())  # a commit now would hold up the decision after it
+        busy = self._at_work().busy  # a commit now would hold up the decision after it
         if not (needed or due or events or (self._unsaved and not busy)):
             return True
         if not self._board.room and not needed and not due:
@@ -615,36 +548,22 @@ class Controller:
         if room:
             self._keeper.works()
 
-    def _hand_out(self, orders: tuple[Order, ...], *, refresh: bool) -> None:
-        for name, edge in self._edges.items():
-            mine = tuple(order for order in orders if order.step.gate.proxy == name)
-            if mine:
-                edge.offer(mine)
-            elif refresh:
-                edge.refresh()
-
     async def _change_pool(self, pool: Pool) -> None:
         self._new_pool = None
         await self._finish_steps()
-        await self._stop_probes()
+        await self._stop_parts()
         now = self._host.now()
         board = Board(pool, now, self._board.timers(now))
         board.take_over(self._board, now)
         dropped = sorted({r.name for r in self.pool.records} - {r.name for r in pool.records})
         self.pool, self._board, self._keeper.settings = pool, board, pool.lease
-        self._start_probes()
+        self._start_parts()
         self.say(Event(EventKind.CONFIG_RELOADED, now, "the configuration file was read again"))
         for name in dropped:
             words = f"{name} is no longer steered: it stays as it is, and relays that use it stay where it leads"
             self.say(Event(EventKind.ALERT, now, words, detail={"alert": f"record-dropped:{name}"}))
 
     # ------------------------------------------------------------ saying
-
-    def _say_step(self, event: Event) -> None:
-        """What became of a step: journalled with what is decided next, for which the reading that follows wakes us."""
-        self._unsaved.append(event)
-        self._board.post_ended(event)
-        self._tell(event)
 
     def say(self, event: Event) -> None:
         """Tell the observers now, and the journal with the next commit."""
@@ -663,10 +582,11 @@ class Controller:
     async def _finish_steps(self) -> None:
         """Give steps that are being sent their time: an abandoned one has an unknown effect."""
         started, limit = self._host.now(), self.pool.lease.action_timeout
-        while any(edge.busy for edge in self._edges.values()) and self._host.now().since(started) < limit:
+        parts = self._at_work()
+        while parts.busy and self._host.now().since(started) < limit:
             await self._host.sleep(0.05)
         limit = min(limit, RECORDS_MAY_TAKE)
-        while any(edge.busy for edge in self._record_edges.values()) and self._host.now().since(started) < limit:
+        while parts.pointing and self._host.now().since(started) < limit:
             await self._host.sleep(0.05)
 
     async def _leave(self) -> None:
@@ -694,12 +614,3 @@ def _moved(before: Assignment | None, after: Assignment | None) -> bool:
 def _gate(text: str) -> Gate | None:
     producer, at, proxy = text.partition("@")
     return Gate(proxy, producer) if at else None
-
-
-async def _end(task: asyncio.Task[None]) -> None:
-    """Cancel a task and wait for it; what it raised is of no more interest."""
-    task.cancel()
-    try:
-        await task
-    except asyncio.CancelledError:
-        return

@@ -1,19 +1,22 @@
-"""One proxy's edge: the task that reads it at a steady pace and carries out the steps that are meant for it.
+"""One gate's edge: the task that reads it at a steady pace and carries out the steps that are meant for it.
 
-It touches one ``ProxyPort`` and the board. At most one batch of steps waits; a newer one replaces it. A proxy that
-hangs holds up this task alone. Whether a step worked is not believed but read back.
+It touches one port and the board: a proxy's, whose gates are all producers' servers in it (``ProxyEdge``), or that of
+a gate on a producer's own host (``GateEdge``). At most one batch of steps waits; a newer one replaces it. A proxy or a
+host that hangs holds up this task alone. Whether a step worked is not believed but read back.
 """
 
 from __future__ import annotations
 
 import asyncio
+from abc import ABC, abstractmethod
 from collections.abc import Callable
 from dataclasses import dataclass
+from typing import Any
 
 from .board import Board, misdirected
 from .errors import GateError, GateTimeout, GateUnreachable, WorkerBusy
-from .model import Admin, Event, EventKind, Gate, Instant, ServerView, Step, StepKind
-from .ports import Host, ProxyPort
+from .model import Admin, Event, EventKind, Gate, Instant, Step, StepKind
+from .ports import GatePort, Host, ProxyPort
 
 BACKOFF = 10.0  # seconds: the longest pause before a step that failed, or had no effect, is tried again
 Key = tuple[StepKind, Gate, int, int]
@@ -35,13 +38,12 @@ class Order:
         return Event(EventKind.STEP_STARTED, now, words, step.generation, step.gate.producer, detail)
 
 
-class Edge:
-    """Reads and moves one proxy. ``posted`` is called after every observation, ``report`` with what became of steps."""
+class Edge(ABC):
+    """Reads and moves one thing. ``posted`` is called after every observation, ``report`` with what became of steps."""
 
     def __init__(
         self,
         name: str,
-        port: ProxyPort,
         board: Board,
         host: Host,
         *,
@@ -53,7 +55,6 @@ class Edge:
         report: Callable[[Event], None],
     ) -> None:
         self.name = name
-        self.port = port
         self._board = board
         self._host = host
         self._interval = interval
@@ -122,35 +123,46 @@ class Edge:
         except TimeoutError:
             return
 
+    @abstractmethod
+    async def _observe(self, timeout: float) -> None:
+        """Read once and post what was read. Raises GateError, WorkerBusy, TimeoutError."""
+
+    @abstractmethod
+    def _silence(self, error: str) -> None:
+        """Post that reading failed."""
+
+    @abstractmethod
+    def _note_sent(self, step: Step) -> None:
+        """Post that a step is about to leave."""
+
+    @abstractmethod
+    async def _send(self, step: Step) -> bool:
+        """Carry out one step through the port."""
+
+    @abstractmethod
+    def _shows(self, step: Step) -> bool:
+        """Whether what was last read stands as the step wants it."""
+
+    @abstractmethod
+    def _note_unknown(self, step: Step) -> None:
+        """Post that nobody knows whether a step took effect."""
+
     async def _read(self) -> None:
         try:
             async with self._host.timeout(self._read_timeout + GRACE):
-                reading = await self.port.read(self._read_timeout)
+                await self._observe(self._read_timeout)
         except (GateError, WorkerBusy) as error:
             self._silence(str(error))
-            return
         except TimeoutError:
             self._silence(f"{self.name} did not answer within {self._read_timeout:g} s")
-            return
-        if reading.stopping:
-            self._silence(f"{self.name} answered from an old process that is stopping")
-            return
-        wrong = misdirected(self._board.pool, reading)
-        if wrong is not None:
-            self._silence(wrong)
-            return
-        self._board.post_reading(self.name, reading, self._host.now())
-
-    def _silence(self, error: str) -> None:
-        self._board.post_silence(self.name, self._host.now(), error)
 
     async def _one(self, order: Order) -> bool:
-        """Carry out one step; False when the proxy does not answer, so that the ones behind it are not tried now."""
+        """Carry out one step; False when nobody answers, so that the ones behind it are not tried now."""
         step = order.step
-        self._board.post_sent(self.name, step.kind, step.gate.producer)
+        self._note_sent(step)
         try:
             async with self._host.timeout(self._step_timeout + GRACE):
-                sent = await self.port.set(step.kind, step.gate.producer, self._step_timeout, lambda: self._valid(step))
+                sent = await self._send(step)
         except (GateTimeout, TimeoutError) as error:
             self._unknown(order, str(error) or f"{self.name} did not answer within {self._step_timeout:g} s")
         except asyncio.CancelledError:
@@ -170,10 +182,8 @@ class Edge:
     def _hold_back(self, step: Step) -> None:
         """A step that was in vain is tried again after a pause that doubles; one that shows its effect, at once."""
         key = _key(step)
-        reading = self._board.proxies[self.name].reading
-        server = None if reading is None else reading.servers.get(step.gate.producer)
         self._held = {k: held for k, held in self._held.items() if k[2] == step.generation}
-        if server is not None and _shows(step, server):
+        if self._shows(step):
             self._held.pop(key, None)
             return
         count = self._held.get(key, (0, 0.0))[0] + 1
@@ -185,8 +195,7 @@ class Edge:
             self._say(order, EventKind.STEP_DONE, f"{order.step.kind.value} {order.step.gate}: not sent", "overtaken")
 
     def _unknown(self, order: Order, words: str) -> None:
-        if order.step.kind is StepKind.OPEN:
-            self._board.post_unanswered(order.step.gate, self._host.now())
+        self._note_unknown(order.step)
         self._say(order, EventKind.STEP_FAILED, f"{words}; it may still take effect", "unknown")
 
     def _say(self, order: Order, kind: EventKind, words: str, result: str) -> None:
@@ -200,8 +209,74 @@ def _key(step: Step) -> Key:
     return (step.kind, step.gate, step.generation, step.term)
 
 
-def _shows(step: Step, server: ServerView) -> bool:
-    """Whether the server stands as the step wants it."""
-    if step.kind is StepKind.OPEN:
-        return server.admin is Admin.READY
-    return server.admin is Admin.MAINT and server.sessions == 0
+class ProxyEdge(Edge):
+    """The edge of one proxy."""
+
+    def __init__(self, name: str, port: ProxyPort, board: Board, host: Host, **settings: Any) -> None:
+        super().__init__(name, board, host, **settings)
+        self.port = port
+
+    async def _observe(self, timeout: float) -> None:
+        reading = await self.port.read(timeout)
+        if reading.stopping:
+            self._silence(f"{self.name} answered from an old process that is stopping")
+            return
+        wrong = misdirected(self._board.pool, reading)
+        if wrong is not None:
+            self._silence(wrong)
+            return
+        self._board.post_reading(self.name, reading, self._host.now())
+
+    def _silence(self, error: str) -> None:
+        self._board.post_silence(self.name, self._host.now(), error)
+
+    def _note_sent(self, step: Step) -> None:
+        self._board.post_sent(self.name, step.kind, step.gate.producer)
+
+    async def _send(self, step: Step) -> bool:
+        return await self.port.set(step.kind, step.gate.producer, self._step_timeout, lambda: self._valid(step))
+
+    def _note_unknown(self, step: Step) -> None:
+        if step.kind is StepKind.OPEN:
+            self._board.post_unanswered(step.gate, self._host.now())
+
+    def _shows(self, step: Step) -> bool:
+        reading = self._board.proxies[self.name].reading
+        server = None if reading is None else reading.servers.get(step.gate.producer)
+        if server is None:
+            return False
+        if step.kind is StepKind.OPEN:
+            return server.admin is Admin.READY
+        return server.admin is Admin.MAINT and server.sessions == 0
+
+
+class GateEdge(Edge):
+    """The edge of one gate on a producer's own host.
+
+    An opening whose end is unknown taints nothing: the agent carries out orders one after the other, and refuses one
+    that is older than what it has heard; what it says afterwards is how it stands.
+    """
+
+    def __init__(self, gate: Gate, port: GatePort, board: Board, host: Host, **settings: Any) -> None:
+        super().__init__(str(gate), board, host, **settings)
+        self.gate = gate
+        self.port = port
+
+    async def _observe(self, timeout: float) -> None:
+        reading = await self.port.read(timeout)
+        self._board.post_gate(self.gate, reading, self._host.now())
+
+    def _silence(self, error: str) -> None:
+        self._board.post_gate_silence(self.gate, self._host.now(), error)
+
+    def _note_sent(self, step: Step) -> None:
+        self._board.post_gate_sent(self.gate, step.kind)
+
+    async def _send(self, step: Step) -> bool:
+        return await self.port.set(step, self._step_timeout, lambda: self._valid(step))
+
+    def _note_unknown(self, step: Step) -> None:
+        """Nothing follows from it, see above."""
+
+    def _shows(self, step: Step) -> bool:
+        return self._board.gates[self.gate].is_open is (step.kind is StepKind.OPEN)

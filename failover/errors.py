@@ -7,6 +7,7 @@ FailoverError                 anything this program raises on purpose; str() is 
 │   ├── GateUnreachable       no connection, or none that answered: nothing was sent, so nothing can happen later
 │   ├── GateTimeout           a command was sent and no answer came: it may still take effect later
 │   └── GateRefused           an answer came, and it was no (wrong password, not admin, unknown server)
+├── ProbeError                a node's metrics could not be read, or were not metrics
 ├── RecordError               a DNS record's provider answered no, or not at all
 │   ├── RecordUnreachable     no connection, or no answer to a reading: nothing was changed, nothing can happen later
 │   ├── RecordTimeout         a change was sent and no answer came: it may still take effect later
@@ -61,6 +62,10 @@ class GateTimeout(GateError):
 
 class GateRefused(GateError):
     """The gate's management answered, and the answer was no."""
+
+
+class ProbeError(FailoverError):
+    """A node's metrics could not be read, or what answered were no metrics."""
 
 
 class RecordError(FailoverError):

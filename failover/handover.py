@@ -17,7 +17,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, replace
 
-from . import signposts
+from . import fence, health, signposts
 from .model import (
     Admin,
     Assignment,
@@ -37,6 +37,7 @@ from .situation import SERVE_BUDGET, Care, Situation, care_of
 
 FAILOVERS = 8  # automatic failovers remembered
 DAY = 86400.0
+MOST_LACKS = 4  # of a fence that are told
 DAMPING_LIMIT = 8  # fail_back_after is at most so many times as long
 
 
@@ -56,6 +57,7 @@ TRANSITIONS: tuple[Transition, ...] = (
     Transition(
         "taken-back", Phase.FENCING, Phase.FENCING, "not fenced within 2 action timeouts, and the old one is up"
     ),
+    Transition("forced", Phase.FENCING, Phase.FENCING, "the active went down, for as long as patience asks"),
     Transition("unfit", Phase.FENCING, Phase.FENCING, "T is no longer fit, and another is"),
     Transition("dead", Phase.FENCING, Phase.FENCING, "T is down and nobody is fit: the first that is up"),
     Transition("served", Phase.PROMOTING, Phase.STEADY, "a gate serves T, and all reachable ones do or 30 s passed"),
@@ -148,9 +150,14 @@ def close_steps(s: Situation, keep: str | None) -> tuple[Step, ...]:
             if server is None:
                 continue
             if server.admin is not Admin.MAINT:
-                steps.append(_step(s, StepKind.CLOSE, proxy, producer, f"{producer} is not to be reachable"))
+                steps.append(_step(s, StepKind.CLOSE, Gate(proxy, producer), f"{producer} is not to be reachable"))
             elif server.sessions > 0:
-                steps.append(_step(s, StepKind.CLOSE, proxy, producer, f"{server.sessions} sessions linger"))
+                steps.append(_step(s, StepKind.CLOSE, Gate(proxy, producer), f"{server.sessions} sessions linger"))
+        steps.extend(
+            _step(s, StepKind.CLOSE, gate, f"{producer} is not to make blocks that get out")
+            for gate in s.switches(producer)
+            if s.gate_answers(gate) and s.view.gates[gate].is_open is not False
+        )
     return tuple(steps)
 
 
@@ -160,8 +167,22 @@ def open_steps(s: Situation, producer: str) -> tuple[Step, ...]:
     for proxy in s.answering():
         server = s.server(proxy, producer)
         if server is not None and server.admin is not Admin.READY and not s.contested(proxy):
-            steps.append(_step(s, StepKind.OPEN, proxy, producer, f"{producer} is to be reachable"))
+            steps.append(_step(s, StepKind.OPEN, Gate(proxy, producer), f"{producer} is to be reachable"))
+    steps.extend(
+        _step(s, StepKind.OPEN, gate, f"{producer} is to make the pool's blocks")
+        for gate in s.switches(producer)
+        if s.gate_answers(gate) and s.view.gates[gate].is_open is not True and not s.gate_contested(gate)
+    )
     return tuple(steps)
+
+
+def switch_off_steps(s: Situation, target: str, care: Care) -> tuple[Step, ...]:
+    """Switch the machines off of whom nothing else can fence, in a forced handover; nothing in any other."""
+    return tuple(
+        _step(s, StepKind.CLOSE, gate, f"{gate.producer} is down, and nothing else shows that it is shut out")
+        for gate in fence.to_switch_off(s, target, care)
+        if s.view.gates[gate].is_open is not False
+    )
 
 
 def pointings(s: Situation, producer: str) -> tuple[Pointing, ...]:
@@ -183,11 +204,11 @@ def pointings(s: Situation, producer: str) -> tuple[Pointing, ...]:
     return tuple(found)
 
 
-def _step(s: Situation, kind: StepKind, proxy: str, producer: str, reason: str) -> Step:
+def _step(s: Situation, kind: StepKind, gate: Gate, reason: str) -> Step:
     a, lease = s.a, s.view.lease
     if a is None:
         raise ValueError("a step needs an assignment")
-    return Step(kind, Gate(proxy, producer), a.generation, 0 if lease is None else lease.term, reason)
+    return Step(kind, gate, a.generation, 0 if lease is None else lease.term, reason)
 
 
 # ---------------------------------------------------------------- going on
@@ -210,7 +231,7 @@ def elapsed(s: Situation, a: Assignment) -> float:
 
 
 def _fencing(s: Situation, a: Assignment, target: str) -> Progress:
-    lacks = s.unfenced(target, care_of(a))
+    lacks = fence.unfenced(s, target, care_of(a))
     if not lacks:
         return _fenced(s, a, target)
     spent, budget = elapsed(s, a), 2 * s.pool.lease.action_timeout
@@ -220,22 +241,33 @@ def _fencing(s: Situation, a: Assignment, target: str) -> Progress:
     elif old is not None and old != target and s.up(old):
         reason = f"{lacks[0]}; not fenced within {budget:g} s and {old} is up: back to {old}"
         return _redirect(s, a, old, Cause.TAKEN_BACK, "taken-back", reason, bar_target=True)
+    if care_of(a) is Care.VOLUNTARY and old is not None and old != target and s.down(old):
+        left = health.patience_left(s.view.tracks[old], s.now, s.pool.policy.fail_over_after)
+        s.wake_in(left)
+        if left <= 0:
+            reason = f"{old} went down meanwhile: what does not answer need not be waited for; {lacks[0]}"
+            return _redirect(s, a, target, Cause.FORCED, "forced", reason)
     if not a.forced_by_hand and (a.cause is not Cause.TAKEN_BACK or s.down(target)):
         rescue = _rescue(s, a, target)
         if rescue is not None:
             return rescue
-    return Progress(None, f"fencing everyone but {target}: {lacks[0]}", steps=close_steps(s, target))
+    steps = (*close_steps(s, target), *switch_off_steps(s, target, care_of(a)))
+    alert = None
+    if spent >= budget:
+        alert = f"{target} is not let in yet, after {budget:g} s: {'; '.join(lacks[:MOST_LACKS])}"
+    return Progress(None, f"fencing everyone but {target}: {lacks[0]}", steps=steps, alert=alert)
 
 
 def _fenced(s: Situation, a: Assignment, target: str) -> Progress:
-    passed = tuple(PassedOver(gate, s.now) for gate in s.passed_over(target, care_of(a)))
-    reason = f"everyone but {target} is fenced"
+    passed = tuple(PassedOver(gate, s.now) for gate in fence.passed_over(s, target, care_of(a)))
+    relied = fence.relied(s, target)
+    reason = f"everyone but {target} is fenced" + (f"; {relied}" if relied else "")
     alert = None
     if passed:
         names = ", ".join(str(p.gate) for p in passed)
         reason = f"{reason}, passing over {names}, which could not be asked"
         alert = f"{names} passed over: if it still carries traffic, two producers are reachable"
-    hidden = s.unbounded_reloads()
+    hidden = fence.unbounded_reloads(s)
     if hidden and a.active != target:
         words = (
             f"{', '.join(hidden)} was reloaded, and its hard_stop_after is unknown: sessions of {a.active} that an old "
@@ -275,13 +307,13 @@ def _rescue(s: Situation, a: Assignment, target: str) -> Progress | None:
         return None
     others = s.pool.others(target)
     fit = s.first(others, fit=True)
-    if fit is not None and s.unfenceable(fit, _care_to(a, fit)) is None:
+    if fit is not None and fence.unfenceable(s, fit, _care_to(a, fit)) is None:
         cause = Cause.TAKEN_BACK if fit == a.active else Cause.FORCED
         return _redirect(s, a, fit, cause, "unfit", f"{target} is no longer fit and {fit} is")
     if not s.down(target):
         return None
     up = s.first(others, fit=False)
-    if up is not None and s.unfenceable(up, _care_to(a, up)) is None:
+    if up is not None and fence.unfenceable(s, up, _care_to(a, up)) is None:
         cause = Cause.TAKEN_BACK if up == a.active else Cause.FORCED
         return _redirect(s, a, up, cause, "dead", f"{target} is down, nobody is fit, and {up} is up")
     return None
@@ -312,10 +344,11 @@ def _promoting(s: Situation, a: Assignment, target: str) -> Progress:
     else:
         s.wake_in(SERVE_BUDGET - spent)
     steps = close_steps(s, target)
-    lacks = s.unfenced(target, care_of(a))
+    lacks = fence.unfenced(s, target, care_of(a))
     if lacks:
         return Progress(None, f"promoting {target}: {lacks[0]}", steps=steps, alert=alert)
-    waited = ", ".join(waiting) or (s.unservable(target, voluntary=False) if s.pool.gateless else None) or "a proxy"
+    gateless = s.unservable(target, voluntary=False) if s.pool.gateless else None
+    waited = ", ".join(waiting) or gateless or ("a proxy" if s.pool.proxies else "its gates")
     words = f"promoting {target}: waiting for {waited}"
     words += _failures(s)
     steps += open_steps(s, target)
@@ -330,10 +363,12 @@ def _failures(s: Situation) -> str:
 
 def _unserved(s: Situation, a: Assignment, target: str, gone: bool) -> Progress | None:
     others = s.pool.others(target)
-    fenceable = tuple(p for p in others if s.unfenceable(p, Care.RETURN) is None)
+    fenceable = tuple(p for p in others if fence.unfenceable(s, p, Care.RETURN) is None)
     if s.pool.gateless and not gone:  # a provider that takes no change is nobody's fault: only back to where it points
         fenceable = tuple(p for p in fenceable if s.serving(p))
     heir = s.first(fenceable, fit=True) or s.first(fenceable, fit=False)
+    if heir is None and gone:  # one that is barred is better than nobody, once the bar is old
+        heir = next(iter(s.heirs(fenceable)), None)
     if heir is None:
         return None
     unserved = "no record could be pointed to" if s.pool.gateless else "no gate serves"

@@ -80,15 +80,18 @@ def yardstick(
     """The best tip to judge ``judged`` against.
 
     ``tips`` are the last tips by source, ``standing_for`` the seconds since the best of them last rose.
-    A reference that is alone ahead of everyone is not believed (a lying or foreign peer): then the sources disagree.
+    A tip that only references are near is believed where two of them hold it, and our own producers are apart or one:
+    a reference that is alone ahead of everyone may lie, and so may all of them where our own agree with each other.
+    Should ours be cut off together instead, no move would help either. Then the sources disagree.
     """
     others = {name: tip.slot for name, tip in tips.items() if name != judged}
     if not others:
         return Yardstick()
-    own = set(producers)
+    own = [tips[name].slot for name in producers if name in tips]
     best = max(others.values())
     near = [name for name, tip in tips.items() if tip.slot >= best - max_lag]
-    believed = len(near) > 1 or any(name in own for name in near)
+    agree = len(own) > 1 and max(own) - min(own) <= max_lag
+    believed = max(own, default=-1) >= best - max_lag or (len(near) > 1 and not agree)
     return Yardstick(best, standstill=standing_for > STANDSTILL or not believed)
 
 

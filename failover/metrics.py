@@ -19,7 +19,7 @@ from prometheus_client.registry import Collector
 
 from . import record_status, splits, status
 from .controller import Report
-from .model import POINT, Cause, Event, EventKind, Instant, Phase, Ping, Pool, StepKind
+from .model import KICK, POINT, Cause, Event, EventKind, Instant, Phase, Ping, Pool, StepKind
 from .tick import Outcome
 
 PREFIX = "cardano_failover"
@@ -29,6 +29,16 @@ POINT_RESULTS = (*RESULTS, "conflict", "throttled")
 DRIFTS = (
     *splits.KINDS,
     *("proxy-silent", "another-hand", "reloaded", "tainted", "not-serving", "passed-over", "exposed"),
+    *(
+        "gate-silent",
+        "powered-off",
+        "host",
+        "credentials",
+        "not-forging",
+        "relay-silent",
+        "relay-astray",
+        "relay-alone",
+    ),
     *("record-unreadable", "record-unownable", "record-missing", "record-several", "record-ttl", "record-elsewhere"),
     *("record-another-hand", "record-stuck", "record-pending", "record-unverified", "servers-disagree", "server-lame"),
 )
@@ -131,6 +141,7 @@ class Metrics(Collector):
         document = status.document(report, last_tick=self._last_tick)
         yield from self._assignment_gauges(document)
         yield from self._observed_gauges(report, document)
+        yield from self._host_gauges(document)
         yield from self._record_gauges(document)
         yield from self._record_times(report)
         yield from self._own_gauges(report)
@@ -173,7 +184,8 @@ class Metrics(Collector):
         fit = {(n,): float(p["fit"]) for n, p in known.items() if p["fit"] is not None}
         tips = {(n,): float(p["tip_slot"]) for n, p in known.items() if p["tip_slot"] is not None}
         reachable = {(p["name"],): float(p["reachable"]) for p in doc["proxies"]}
-        doors = {(g["proxy"], g["producer"]): float(g["open"]) for g in doc["gates"] if g["open"] is not None}
+        proxies = [g for g in doc["gates"] if g["proxy"] is not None]
+        doors = {(g["proxy"], g["producer"]): float(g["open"]) for g in proxies if g["open"] is not None}
         sessions = {
             (p["name"], name): float(server["sessions"])
             for p in doc["proxies"]
@@ -192,6 +204,28 @@ class Metrics(Collector):
         yield self._gauge(
             "proxy_sessions", "Sessions of the producer through the proxy.", sessions, "proxy", "producer"
         )
+
+    def _host_gauges(self, doc: status.Document) -> Iterator[GaugeMetricFamily]:
+        gates = [g for g in doc["gates"] if g["proxy"] is None]
+        opened = {(g["kind"], g["producer"]): float(g["open"]) for g in gates if g["open"] is not None}
+        answers = {(g["kind"], g["producer"]): float(g["reachable"]) for g in gates}
+        nodes = {(p["name"],): p["node"] for p in doc["producers"] if p["node"] is not None}
+        forges = {n: float(node["forges"]) for n, node in nodes.items() if node["forges"] is not None}
+        left = {n: float(node["kes_periods_left"]) for n, node in nodes.items() if node["kes_periods_left"] is not None}
+        relays = [r for r in doc["relays"] if r["reachable"] is not None]
+        reachable = {(r["name"],): float(r["reachable"]) for r in relays}
+        sessions = {
+            (r["name"], name): float(sum(c["producer"] == name for c in r["connected"]))
+            for r in relays
+            if r["reachable"] and r["connected"] is not None
+            for name in self._pool.names
+        }
+        yield self._gauge("gate_open", "Whether the gate on the producer's host is open.", opened, "kind", "producer")
+        yield self._gauge("gate_reachable", "Whether that gate answers.", answers, "kind", "producer")
+        yield self._gauge("producer_forging", "Whether its about-to-lead counter rises.", forges, "producer")
+        yield self._gauge("kes_periods_left", "KES periods until its key ends.", left, "producer")
+        yield self._gauge("relay_reachable", "Whether the relay's agent answers.", reachable, "relay")
+        yield self._gauge("relay_sessions", "Sessions of the relay with the producer.", sessions, "relay", "producer")
 
     def _record_gauges(self, doc: status.Document) -> Iterator[GaugeMetricFamily]:
         records = {r["name"]: r for r in doc["records"]}
@@ -264,6 +298,8 @@ class Metrics(Collector):
         self._handover_seconds.labels(pool.name)
         for kind, result in product(StepKind, RESULTS):
             self._steps.labels(pool.name, kind.value, result)
+        for result in RESULTS if any(relay.managed for relay in pool.relays) else ():
+            self._steps.labels(pool.name, KICK, result)
         for result in POINT_RESULTS if pool.records else ():
             self._steps.labels(pool.name, POINT, result)
         for name, cause in product(pool.names, Cause):

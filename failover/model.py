@@ -58,13 +58,73 @@ class Address:
         return f"[{self.host}]:{self.port}" if ":" in self.host else f"{self.host}:{self.port}"
 
 
+class GateKind(StrEnum):
+    """The kinds of gates. All but ``haproxy`` are on the producer's own host, or switch that host itself."""
+
+    HAPROXY = "haproxy"
+    FORGING = "forging"  # the node has its credentials, or it has none
+    FIREWALL = "firewall"  # its blocks are let out, or dropped in both directions
+    POWER = "power"  # its machine is on, or off
+
+
+HOST_KINDS = frozenset(kind.value for kind in GateKind if kind is not GateKind.HAPROXY)
+
+
+@dataclass(frozen=True, slots=True)
+class Agent:
+    """The agent on one host, as configured: where sshd listens, who we are there, and by which key it is known."""
+
+    name: str
+    address: Address
+    key_file: Path
+    user: str = "failover"
+    host_key: str | None = None  # "ssh-ed25519 AAAA...": the only one that is accepted; or
+    known_hosts: Path | None = None  # an OpenSSH known_hosts file that has it
+
+
+@dataclass(frozen=True, slots=True)
+class Power:
+    """Commands that the operator names, run here without a shell: words, the first an absolute path.
+
+    ``status`` must print ``on`` or ``off`` as the last word of its output; anything else is unknown.
+    """
+
+    off: tuple[str, ...]
+    status: tuple[str, ...]
+    on: tuple[str, ...] | None = None
+
+
 @dataclass(frozen=True, slots=True)
 class Producer:
-    """One block producer of the pool, as configured."""
+    """One block producer of the pool, as configured. ``gates`` are those on its own host, beside the proxies."""
 
     name: str
     address: Address
     site: str | None = None
+    agent: str | None = None  # the name of its host's agent
+    gates: tuple[GateKind, ...] = ()  # forging and firewall need the agent, power needs ``power``
+    power: Power | None = None
+    metrics: str | None = None  # the URL of its node's Prometheus metrics; None: what the agent tells
+
+
+class Nudge(StrEnum):
+    """What may be done to a relay's node when it stays with the old producer although its sessions were ended."""
+
+    NEVER = "never"
+    SIGHUP = "sighup"
+    RESTART = "restart"
+
+
+@dataclass(frozen=True, slots=True)
+class Relay:
+    """One relay, as configured. ``producers`` are the addresses under which it reaches producers, where others."""
+
+    name: str
+    address: Address
+    agent: str | None = None
+    managed: bool = False  # its sessions may be ended; otherwise it is only watched
+    producers: Mapping[str, Address] = field(default_factory=dict)
+    restart: Nudge = Nudge.NEVER
 
 
 @dataclass(frozen=True, slots=True)
@@ -229,6 +289,8 @@ class Pool:
     proxies: tuple[Proxy, ...]
     references: tuple[Address, ...] = ()
     records: tuple[Record, ...] = ()
+    agents: tuple[Agent, ...] = ()
+    relays: tuple[Relay, ...] = ()
     mode: str = "act"  # or "observe"
     state: Path = Path("/var/lib/failover")
     listen: Address = Address("127.0.0.1", 9465)
@@ -251,6 +313,15 @@ class Pool:
     def gateless(self) -> bool:
         """Whether nothing can shut a producer out: there are records only (``fence.require: none``)."""
         return self.fence.require == "none"
+
+    @property
+    def host_gates(self) -> tuple[Gate, ...]:
+        """Every gate on a producer's own host, in order of preference of the producers."""
+        return tuple(Gate(kind.value, p.name) for p in self.producers for kind in p.gates)
+
+    def gates_of(self, producer: str) -> tuple[Gate, ...]:
+        """The gates on this producer's own host."""
+        return tuple(gate for gate in self.host_gates if gate.producer == producer)
 
     def others(self, name: str | None) -> tuple[str, ...]:
         """Every producer's name but this one, in order of preference."""
@@ -338,6 +409,72 @@ class ProxyReading:
 
 
 @dataclass(frozen=True, slots=True)
+class GateReading:
+    """What a gate on a producer's own host said of itself.
+
+    ``open``: whether blocks can pass: True, False, or None in between (neither can be relied on).
+    ``certain``: a closed one could show it by everything that its kind can show: files gone, signal delivered and
+    the about-to-lead counter flat; both directions cut; ``off`` said by ``status``.
+    ``shown`` and ``lacks`` say in words what it could show, and what not. ``process`` tells one run of what it guards
+    from the next (the node's pid and start, the host's boot).
+    """
+
+    open: bool | None
+    certain: bool = False
+    shown: tuple[str, ...] = ()
+    lacks: tuple[str, ...] = ()
+    process: str | None = None
+    findings: tuple[str, ...] = ()  # what an operator should mend there, although the gate works
+
+
+@dataclass(frozen=True, slots=True)
+class NodeReading:
+    """What a node says of itself by its metrics, legacy and new names alike; None: it did not say.
+
+    ``starting`` is the share of the replay at start that is done, in percent.
+    Source: facts/cardano-node-and-peers.md, Metrics; counters rise over the life of one process only.
+    """
+
+    slot: int | None = None
+    block: int | None = None
+    forging: bool | None = None  # forging_enabled, which lies in some versions
+    about_to_lead: int | None = None  # rises each slot while the node holds credentials
+    leader: int | None = None
+    forged: int | None = None
+    adopted: int | None = None
+    missed: int | None = None
+    kes_period: int | None = None
+    kes_remaining: int | None = None  # periods; 0 or less: expired
+    certificate_expiry: int | None = None  # the KES period in which the operational certificate ends
+    starting: float | None = None
+    started: float | None = None  # Unix time at which the process began, where told
+    version: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class RelaySession:
+    """One TCP session between a relay and a producer, as the relay's host shows it.
+
+    ``inbound``: the producer opened it. ``peer`` and ``local`` are "address:port", and tell it from the next one.
+    """
+
+    producer: str
+    peer: str
+    local: str
+    inbound: bool
+
+
+@dataclass(frozen=True, slots=True)
+class RelayReading:
+    """Who of the producers a relay's node is connected to. ``others`` counts its sessions with anybody else."""
+
+    sessions: tuple[RelaySession, ...]
+    others: int = 0
+    running: bool = True  # whether its node runs
+    process: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
 class RecordReading:
     """What a record's provider holds at its name, of the record's types; None: nothing.
 
@@ -404,13 +541,21 @@ class Cause(StrEnum):
 
 @dataclass(frozen=True, slots=True)
 class Gate:
-    """One way by which a producer's blocks reach the network: here the producer's server in a proxy."""
+    """One way by which a producer's blocks reach the network.
 
-    proxy: str
+    ``place`` is the name of the proxy whose server it is; or, for a gate on the producer's own host, its kind.
+    """
+
+    place: str
     producer: str
 
     def __str__(self) -> str:
-        return f"{self.producer}@{self.proxy}"
+        return f"{self.producer}@{self.place}"
+
+    @property
+    def kind(self) -> GateKind:
+        """What kind of gate it is; proxies cannot have the name of another kind."""
+        return GateKind(self.place) if self.place in HOST_KINDS else GateKind.HAPROXY
 
 
 @dataclass(frozen=True, slots=True)
@@ -523,6 +668,9 @@ class RequestState(StrEnum):
     OVERTAKEN = "overtaken"
 
 
+BEGIN_WITHIN = 60.0  # seconds after which a request that was not begun has expired
+
+
 @dataclass(frozen=True, slots=True)
 class Request:
     """One wish of an operator, as appended to the store by the CLI.
@@ -604,6 +752,24 @@ class Step:
     generation: int
     term: int
     reason: str
+
+
+KICK = "kick"  # what the journal and the metrics call the ending of a relay's sessions
+
+
+@dataclass(frozen=True, slots=True)
+class Kick:
+    """End the sessions of one relay with one producer. An agent refuses it once a newer generation was heard."""
+
+    relay: str
+    producer: str
+    generation: int
+    term: int
+    reason: str
+    nudge: Nudge = Nudge.NEVER  # besides: make its node read its file again, or start it anew
+
+    def __str__(self) -> str:
+        return f"{KICK} {self.relay} off {self.producer}"
 
 
 POINT = "point"  # what the journal and the metrics call a change of a record, beside the kinds of steps

@@ -10,8 +10,22 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 
-from . import handover, health
-from .model import Answer, Assignment, Cause, Health, Held, Phase, Pointing, Request, RequestState, Step, Verb
+from . import fence, handover, health, kicks
+from .model import (
+    Answer,
+    Assignment,
+    Cause,
+    GateKind,
+    Health,
+    Held,
+    Kick,
+    Phase,
+    Pointing,
+    Request,
+    RequestState,
+    Step,
+    Verb,
+)
 from .situation import Care, Situation
 
 BY_HAND = "it is moved by hand only, failover switchover"  # where no gate could fence
@@ -26,6 +40,7 @@ class Verdict:
     assignment: Assignment | None = None  # a new value, or None: as it is
     steps: tuple[Step, ...] = ()
     pointings: tuple[Pointing, ...] = ()
+    kicks: tuple[Kick, ...] = ()
     answer: Answer | None = None
     alert: str | None = None
 
@@ -91,8 +106,8 @@ def unfinished(q: Asked) -> Verdict | str:
         progress.assignment,
         progress.steps,
         progress.pointings,
-        _finished(s.a, progress.assignment),
-        progress.alert,
+        answer=_finished(s.a, progress.assignment),
+        alert=progress.alert,
     )
 
 
@@ -136,18 +151,21 @@ def first_start(q: Asked) -> Verdict | str:
         return Verdict("no-assignment", _REFUSED_UNADOPTED, answer=_refuse(request, _REFUSED_UNADOPTED))
     if s.pool.gateless:
         return _first_signposted(s)
-    silent = s.silent()
+    silent = (
+        *s.silent(),
+        *(str(g) for g in s.pool.host_gates if g.kind is not GateKind.POWER and not s.gate_answers(g)),
+    )
     if silent:
         return Verdict(
             "unadopted", f"no assignment yet, and {', '.join(silent)} does not answer; or: failover adopt NAME"
         )
-    serving = [p for p in s.pool.names if s.up(p) and s.session_gates(p)]
+    carries = "carries sessions" if s.pool.proxies else "may make blocks"
+    serving = [p for p in s.pool.names if s.up(p) and s.present(p)]
     if not serving:
-        return Verdict(
-            "unadopted", "no assignment yet: no producer is up and carries sessions; say: failover adopt NAME"
-        )
+        return Verdict("unadopted", f"no assignment yet: no producer is up and {carries}; say: failover adopt NAME")
     chosen = serving[0] if len(serving) == 1 else next((p for p in serving if s.fit(p)), serving[0])
-    why = "is up and carries sessions" if len(serving) == 1 else "is the first fit of those that carry sessions"
+    those = "carry sessions" if s.pool.proxies else "may make blocks"
+    why = f"is up and {carries}" if len(serving) == 1 else f"is the first fit of those that {those}"
     return Verdict("adopted", f"{chosen} {why}: adopted", first_assignment(s, chosen, f"{chosen} {why}", None))
 
 
@@ -183,7 +201,7 @@ def adoption(q: Asked) -> Verdict | str:
     if chosen is None:
         s.alert("adoption-unfit", f"{active} is down and {', '.join(others)} is open, though not fit: nobody is closed")
         return f"{', '.join(others)} is up and open, but not fit"
-    lack = s.unfenceable(chosen, Care.FORCED)
+    lack = fence.unfenceable(s, chosen, Care.FORCED)
     if lack is not None:
         s.alert("adoption-waits", f"{active} is down and {chosen} is open, but cannot be adopted yet: {lack}")
         return f"{chosen} is up and open, but cannot be adopted yet: {lack}"
@@ -214,15 +232,16 @@ def hand_back(q: Asked) -> Verdict | str:
     if a.passed_over and a.cause not in (Cause.FORCED, Cause.AT_ONCE):
         return f"gates were passed over, but the handover was not forced by a failure ({a.cause.value})"
     for passed in a.passed_over:
-        producer, proxy = passed.gate.producer, passed.gate.proxy
-        if producer == a.active or s.view.proxies[proxy].answers:
+        producer = passed.gate.producer
+        proxy = passed.gate.place if passed.gate.kind is GateKind.HAPROXY else str(passed.gate)
+        if producer == a.active or s.gate_answers(passed.gate):
             lack = f"{proxy} answers again" if producer != a.active else lack
             continue
         if producer in a.handed_back:
             lack = f"{producer} was handed the role back once already"
         elif s.fit(producer) is not True or s.held(producer, "cordoned"):
-            lack = f"{producer}, whose gate in {proxy} was passed over, is not seen fit"
-        elif (missing := s.unfenceable(producer, Care.RETURN)) is not None:
+            lack = f"{producer}, whose gate {passed.gate} was passed over, is not seen fit"
+        elif (missing := fence.unfenceable(s, producer, Care.RETURN)) is not None:
             lack = missing
         else:
             reason = f"{producer} is fit again while {proxy} is silent: it cannot be fenced, {a.active} can"
@@ -250,7 +269,7 @@ def down(q: Asked) -> Verdict | str:
         )
         s.alert("no-majority", f"{reason}: no failover")
         return reason
-    if s.pool.gateless and s.deaf():
+    if not s.pool.proxies and s.deaf():
         return f"{active} does not answer, but no reference does just now either: our own network may be at fault"
     heirs, cause, lack = _heirs(s, active)
     lacks = {heir: _cannot_start(s, heir, Care.FORCED) for heir in heirs}
@@ -285,10 +304,10 @@ def unfit(q: Asked) -> Verdict | str:
     if active is None or not s.up(active) or (s.fit(active) is not False and not unseen):
         return f"{active} is not up and measured unfit"
     track = s.view.tracks[active]
-    lags = s.fit(active) is False
-    what = f"lags {track.lag} slots behind" if lags else "answers our pings, but no proxy sees it, and none serves it"
-    left = s.pool.policy.fail_over_after - max(unseen, health.unfit_for(track, s.now) if lags else 0.0)
-    if not lags and track.last is not None and track.last.ok and unseen >= s.pool.health.interval * s.pool.health.fall:
+    bad = s.fit(active) is False
+    what = s.why_unfit(active) or "answers our pings, but no proxy sees it, and none serves it"
+    left = s.pool.policy.fail_over_after - max(unseen, s.unfit_for(active) if bad else 0.0)
+    if not bad and track.last is not None and track.last.ok and unseen >= s.pool.health.interval * s.pool.health.fall:
         s.alert(f"unseen:{active}", f"{active} {what}")
     if left > 0:
         s.wake_in(left)
@@ -318,7 +337,9 @@ def failback(q: Asked) -> Verdict | str:
     if s.pool.policy.fail_back != "auto":
         return "fail_back: manual"
     if s.pool.gateless:
-        return f"nothing could shut {a.active} out: {BY_HAND} --to {preferred}"
+        unmanaged = kicks.unmanaged(s)
+        if unmanaged is not None:
+            return f"nothing could shut {a.active} out ({unmanaged}): {BY_HAND} --to {preferred}"
     if a.active is not None and s.pinned(a.active):
         return f"the role is pinned to {a.active}"
     for which in ("cordoned", "barred"):
@@ -348,13 +369,14 @@ def drift(q: Asked) -> Verdict:
     if not s.somebody_sees_up(active):
         return Verdict("unseen", f"nobody sees {active} up just now: nobody is closed")
     closing = tuple(step for step in handover.close_steps(s, active) if _may_close(s, active, step))
-    lacks = s.unfenced(active, Care.RETURN)
+    lacks = fence.unfenced(s, active, Care.RETURN)
     wanted = handover.open_steps(s, active)
     opening = () if lacks else wanted
     pointing = handover.pointings(s, active)
-    if not closing and wanted and lacks and not pointing:
+    kicking = kicks.plan(s)
+    if not closing and wanted and lacks and not pointing and not kicking:
         return Verdict("waits", f"{active} is active; to open {wanted[0].gate} again it waits: {lacks[0]}")
-    if not closing and not opening and not pointing:
+    if not closing and not opening and not pointing and not kicking:
         left = [r.label for r in s.misplaced(active) if s.disputed(r)]
         if left:
             words = (
@@ -370,8 +392,9 @@ def drift(q: Asked) -> Verdict:
             return Verdict("stuck", f"{active} is active; {words}")
         return Verdict("steady", f"{active} is active; nothing to repair")
     steps = (*closing, *opening)
-    names = ", ".join([*(f"{step.kind.value} {step.gate}" for step in steps), *map(str, pointing)])
-    return Verdict("repair", f"{active} is active; repairing: {names}", steps=steps, pointings=pointing)
+    names = ", ".join([*(f"{step.kind.value} {step.gate}" for step in steps), *map(str, pointing), *map(str, kicking)])
+    words = f"{active} is active; repairing: {names}"
+    return Verdict("repair", words, steps=steps, pointings=pointing, kicks=kicking)
 
 
 RULES: tuple[tuple[int, str, Rule], ...] = (
@@ -456,7 +479,7 @@ def _cannot_start(s: Situation, target: str, care: Care) -> str | None:
     if care is Care.VOLUNTARY and s.deaf():
         return "no reference answers just now: our own network may be at fault"
     unservable = s.unservable(target, voluntary=care is Care.VOLUNTARY)
-    return unservable if unservable is not None else s.unfenceable(target, care)
+    return unservable if unservable is not None else fence.unfenceable(s, target, care)
 
 
 def _voluntary(s: Situation, target: str | None, cause: Cause, why: str) -> Verdict | str:
@@ -471,7 +494,7 @@ def _voluntary(s: Situation, target: str | None, cause: Cause, why: str) -> Verd
 
 
 def _visible(s: Situation) -> str:
-    return "" if s.pool.gateless else " and visible to a proxy"
+    return " and visible to a proxy" if s.pool.proxies else ""
 
 
 def _heirs(s: Situation, active: str) -> tuple[tuple[str, ...], Cause | None, str]:
@@ -495,9 +518,9 @@ def _heirs(s: Situation, active: str) -> tuple[tuple[str, ...], Cause | None, st
 
 def _may_close(s: Situation, active: str, step: Step) -> bool:
     """Where another hand keeps reversing us, close only while the active is served at another gate."""
-    if not s.contested(step.gate.proxy):
+    if not s.gate_contested(step.gate):
         return True
-    return any(proxy != step.gate.proxy for proxy in s.serving_gates(active))
+    return any(place != step.gate.place for place in s.serving(active))
 
 
 # ---------------------------------------------------------------- what operators ask for
@@ -584,20 +607,23 @@ def _unwelcome(s: Situation, request: Request, name: str) -> str | None:
     if request.force:
         if s.down(name):
             return f"{name} is down by majority: it would be left again at once"
-        return s.unservable(name, voluntary=False) or s.unfenceable(name, Care.BY_FORCE)
+        return s.unservable(name, voluntary=False) or fence.unfenceable(s, name, Care.BY_FORCE)
     track = s.view.tracks[name]
     if s.held(name, "cordoned"):
         return f"{name} is cordoned; `failover uncordon {name}` first, or use --force"
     if s.fit(name) is not True:
-        lag = f", {track.lag} slots behind" if track.lag else ""
+        why = s.why_unfit(name)
+        if why is None:
+            why = f"{track.lag} slots behind" if track.lag else ""
         error = f": {track.last.error}" if track.last is not None and track.last.error else ""
-        return f"{name} is not fit ({s.health(name).value}{lag}{error}); --force overrides"
+        words = f", {why.removeprefix('lags ')}" if why else ""
+        return f"{name} is not fit ({s.health(name).value}{words}{error}); --force overrides"
     lack = s.unservable(name, voluntary=True)
     if lack is None and s.deaf():
         lack = "no reference answers just now: our own network may be at fault; --force overrides"
     if lack is None:
-        lack = s.unfenceable(name, Care.VOLUNTARY, within=2 * s.pool.lease.action_timeout)
-        if lack is not None and s.silent():
+        lack = fence.unfenceable(s, name, Care.VOLUNTARY, within=2 * s.pool.lease.action_timeout)
+        if lack is not None and any(not s.gate_answers(gate) for p in s.pool.others(name) for gate in s.ways(p)):
             lack = f"{lack}; --force passes over gates that were silent for {s.pool.policy.fail_over_after:g} s"
     return lack
 

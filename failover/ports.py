@@ -13,12 +13,18 @@ from .model import (
     Commit,
     DnsAnswer,
     Event,
+    Gate,
+    GateReading,
     Instant,
     JournalEntry,
+    Kick,
     Lease,
+    NodeReading,
     ProxyReading,
     RecordReading,
+    RelayReading,
     Request,
+    Step,
     StepKind,
     Stored,
     Tip,
@@ -90,6 +96,78 @@ class ProxyPort(Protocol):
 
     async def close(self) -> None:
         """Let go of connections and threads."""
+        ...
+
+
+class GatePort(Protocol):
+    """One gate on a producer's own host: forging, firewall or power. Every call ends within its timeout."""
+
+    async def read(self, timeout: float) -> GateReading:
+        """How it stands now. Raises GateUnreachable, GateTimeout, GateRefused."""
+        ...
+
+    async def set(self, step: Step, timeout: float, still_valid: Callable[[], bool]) -> bool:
+        """Carry out one step; idempotent, and refused by the agent when it has heard a newer generation or term.
+
+        ``still_valid`` is asked immediately before sending; when it says no, nothing is sent and False is returned.
+        True means that it was carried out, not that it is confirmed: that is for ``read`` to say.
+        Raises GateUnreachable (nothing was sent), GateTimeout (unknown effect), GateRefused (no effect).
+        """
+        ...
+
+    async def close(self) -> None:
+        """Let go of connections and threads."""
+        ...
+
+
+class NodePort(Protocol):
+    """One node's metrics. Every call ends within its timeout."""
+
+    async def read(self, timeout: float) -> NodeReading:
+        """What the node says of itself. Raises ProbeError."""
+        ...
+
+    async def close(self) -> None:
+        """Let go of connections and threads."""
+        ...
+
+
+class RelayPort(Protocol):
+    """One relay's host. Every call ends within its timeout."""
+
+    async def read(self, timeout: float) -> RelayReading:
+        """Who of the producers it is connected to. Raises GateUnreachable, GateTimeout, GateRefused."""
+        ...
+
+    async def kick(self, kick: Kick, timeout: float, still_valid: Callable[[], bool]) -> bool:
+        """End the sessions; idempotent. As ``GatePort.set``."""
+        ...
+
+    async def close(self) -> None:
+        """Let go of connections and threads."""
+        ...
+
+
+class Hosts(Protocol):
+    """What is reached on the hosts of one pool: gates, nodes' metrics, relays. They may share connections."""
+
+    @property
+    def gates(self) -> Mapping[Gate, GatePort]:
+        """The port of every gate on a producer's own host."""
+        ...
+
+    @property
+    def nodes(self) -> Mapping[str, NodePort]:
+        """The metrics of producers' nodes, where they are read, by producer."""
+        ...
+
+    @property
+    def relays(self) -> Mapping[str, RelayPort]:
+        """The relays that have an agent, by name."""
+        ...
+
+    async def close(self) -> None:
+        """Let go of all of it."""
         ...
 
 

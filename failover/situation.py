@@ -6,17 +6,30 @@ what still lacks before a fence is complete. It decides nothing.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from dataclasses import dataclass
 from enum import StrEnum
 
 from . import health, signposts
 from .board import ProxyTrack, View
-from .journal import iso
-from .model import Admin, Assignment, Cause, Check, Drift, Gate, Health, Instant, Phase, Pool, Record, ServerView
+from .hostgates import GateTrack
+from .model import (
+    Admin,
+    Assignment,
+    Cause,
+    Check,
+    Gate,
+    GateKind,
+    Health,
+    Instant,
+    Phase,
+    Pool,
+    Record,
+    ServerView,
+)
 
 RELOAD_DOUBT = 86400.0  # seconds for which a reload without a known hard_stop_after is worth showing
 LEAST_WAKE = 0.01  # seconds; a rest that rounding leaves must not wake us again and again
+MOST_FINDINGS = 8  # of one host that are shown
 SERVE_BUDGET = 30.0  # seconds in which every reachable gate is to serve a promoted producer
 
 
@@ -77,6 +90,9 @@ class Situation:
         else:
             self._health = {n: health.health_at(t, now, settings) for n, t in view.tracks.items()}
             self._fit = {n: health.fit_at(t, now, settings) for n, t in view.tracks.items()}
+            for name, node in view.nodes.items():
+                if node.expired_since is not None and self._fit[name] is not None:
+                    self._fit[name] = False
         self._tainted = frozenset(t.gate for t in assignment.tainted) if assignment is not None else frozenset()
 
     def wake_in(self, seconds: float) -> None:
@@ -101,6 +117,21 @@ class Situation:
     def fit(self, producer: str) -> bool | None:
         """Worth making active, or None when it cannot be told."""
         return self._fit[producer]
+
+    def why_unfit(self, producer: str) -> str | None:
+        """What makes a producer unfit that is up, in words; None when nothing measured does."""
+        node, track = self.view.nodes.get(producer), self.view.tracks[producer]
+        if node is not None and node.expired_since is not None:
+            return "has a KES key or certificate that can sign no block any more"
+        if track.sync is health.Sync.LAGGING:
+            return f"lags {track.lag} slots behind"
+        return None
+
+    def unfit_for(self, producer: str) -> float:
+        """Seconds for which it has been up and measured unfit."""
+        node = self.view.nodes.get(producer)
+        expired = 0.0 if node is None or node.expired_since is None else self.now.since(node.expired_since)
+        return max(health.unfit_for(self.view.tracks[producer], self.now), expired)
 
     def held(self, producer: str, which: str) -> bool:
         """Whether ``producer`` is cordoned or barred (``which`` names the assignment's field)."""
@@ -156,8 +187,12 @@ class Situation:
         return min(self.now.since(i) for i in found) if found and len(found) == len(since) else 0.0
 
     def well_for(self, producer: str) -> float:
-        """Seconds of unbroken fitness in which no proxy's check of it failed."""
-        failed = [track.failed_at[producer] for track in self.view.proxies.values() if producer in track.failed_at]
+        """Seconds of unbroken fitness in which no proxy's check of it failed, and its credentials were good."""
+        tracks = () if self.walled(producer) else self.view.proxies.values()
+        failed = [track.failed_at[producer] for track in tracks if producer in track.failed_at]
+        node = self.view.nodes.get(producer)
+        if node is not None and node.expired_at is not None:
+            failed.append(node.expired_at)
         fit = health.fit_for(self.view.tracks[producer], self.now)
         return min([fit, *(self.now.since(at) for at in failed)])
 
@@ -234,6 +269,12 @@ class Situation:
             if (server := self.server(name, producer)) is not None and server.sessions > 0
         )
 
+    def present(self, producer: str) -> bool:
+        """Whether blocks of the producer get out just now, as far as the gates that answer tell."""
+        if self.pool.proxies and not self.session_gates(producer):
+            return False
+        return all(self.view.gates[gate].is_open is not False for gate in self.switches(producer))
+
     def serving_gates(self, producer: str) -> tuple[str, ...]:
         """Answering proxies through which new connections reach the producer."""
         return tuple(
@@ -244,14 +285,27 @@ class Situation:
         """Why no gate could serve ``producer``, or None when one could (a voluntary move: no gate may doubt it)."""
         if self.pool.gateless:
             return self._unpointable(producer, voluntary)
+        shut = self._shut_for_good(producer, voluntary)
+        if shut is not None or not self.pool.proxies:
+            return shut
         answering = self.answering()
         if not answering:
             return "no proxy answers"
-        failing = [name for name in answering if self.check(name, producer) is Check.FAILED]
+        walled = self.walled(producer)  # then its own firewall lets no proxy look
+        failing = [name for name in answering if self.check(name, producer) is Check.FAILED and not walled]
         if voluntary and failing:
             return f"the check of {producer} fails in {', '.join(failing)}"
         if len(failing) == len(answering):
             return f"no proxy that answers can see {producer}"
+        return None
+
+    def _shut_for_good(self, producer: str, voluntary: bool) -> str | None:
+        """What hinders opening a gate on its own host; one that was last seen open may do, if not voluntarily."""
+        for gate in self.switches(producer):
+            track = self.view.gates[gate]
+            if track.answers or (track.is_open is True and not voluntary):
+                continue
+            return f"{self.silence(gate)}{'' if voluntary else ', and was not open when it last did'}"
         return None
 
     # ------------------------------------------------------------ records
@@ -332,9 +386,15 @@ class Situation:
         return found.pop() if len(found) == 1 else None
 
     def serving(self, producer: str) -> tuple[str, ...]:
-        """Gates through which connections reach the producer; without any gate, the records that hold its address."""
+        """Gates through which the producer's blocks get out; without any gate, the records that hold its address.
+
+        None at all while a gate on its own host is shut: then nothing gets out through the others either.
+        """
         if not self.pool.gateless:
-            return self.serving_gates(producer)
+            proxies = self.serving_gates(producer)
+            if not self.switched_on(producer) or (self.pool.proxies and not proxies):
+                return ()
+            return (*proxies, *(str(gate) for gate in self.switches(producer)))
         tracks = self.view.records
         return tuple(r.label for r in self.pool.records if tracks[r.label].rrset == r.wanted(producer))
 
@@ -343,11 +403,15 @@ class Situation:
         if self.pool.gateless:
             return tuple(record.label for record in self.misplaced(producer))
         serving = self.serving_gates(producer)
-        return tuple(name for name in self.answering() if name not in serving and not self.contested(name))
+        proxies = (name for name in self.answering() if name not in serving and not self.contested(name))
+        shut = (g for g in self.switches(producer) if self.view.gates[g].is_open is not True)
+        return (*proxies, *(str(gate) for gate in shut if not self.gate_contested(gate)))
 
     def let_in(self, producer: str) -> bool:
         """Whether relays that connect now may reach the producer: an open gate, or where there is none, the records."""
-        return self.signposted() == producer if self.pool.gateless else bool(self.open_gates(producer))
+        if self.pool.gateless:
+            return self.signposted() == producer
+        return self.switched_on(producer) and (bool(self.open_gates(producer)) or not self.pool.proxies)
 
     def believed(self, producer: str) -> Instant | None:
         """Until when, at worst, some relay may take a record for pointing at this producer; None: not any more."""
@@ -364,183 +428,86 @@ class Situation:
             )
         return max(untils, key=lambda until: until.utc, default=None)
 
-    # ------------------------------------------------------------ fencing
-
-    def not_shut(self, proxy: str, producer: str, care: Care) -> str | None:
-        """What lacks until the gate is confirmed closed (or rightly passed over); None when nothing does."""
-        track = self.view.proxies[proxy]
-        gate = Gate(proxy, producer)
-        if not track.answers:
-            return self._silent_gate(track, gate, care)
-        server = self.server(proxy, producer)
-        if server is None:
-            return f"{gate} was not read"
-        if server.admin is not Admin.MAINT:
-            return f"{gate} is open ({server.admin.value})"
-        if server.sessions:
-            return f"{gate} still carries {server.sessions} session{'s' if server.sessions > 1 else ''}"
-        if gate in self._tainted:
-            return f"{gate} may yet be opened by a late command"
-        if not self._read_since_phase(track):
-            return f"{proxy} was not read since the phase began"
-        if care is Care.RETURN and not self._strict and producer in track.clean:
-            return None
-        return self._hidden(track, proxy)
-
-    def _read_since_phase(self, track: ProxyTrack) -> bool:
-        a = self.a
-        if a is None or a.phase is not Phase.FENCING or track.read_at is None:
-            return True
-        return a.since.boot != self.now.boot or track.read_at.mono > a.since.mono
-
-    def _hidden_for(self, track: ProxyTrack, proxy: str) -> float:
-        """Seconds for which sessions may yet be hidden by a reload; without a known bound, for ever or not at all."""
-        if track.reloaded_at is None:
-            return 0.0
-        bound = next(p.hard_stop_after for p in self.pool.proxies if p.name == proxy)
-        if bound is None:
-            return float("inf") if self._strict else 0.0
-        return max(0.0, bound - self.now.since(track.reloaded_at))
-
-    def _hidden(self, track: ProxyTrack, proxy: str) -> str | None:
-        """A reload hides the old worker's sessions for hard_stop_after; unknown blocks ``confirmed`` only."""
-        left = self._hidden_for(track, proxy)
-        if left <= 0:
-            return None
-        if left == float("inf"):
-            return f"{proxy} was reloaded and its hard_stop_after is unknown"
-        self.wake_in(left)
-        return f"{proxy} was reloaded, and may hide sessions for another {left:.0f} s"
-
-    def unbounded_reloads(self) -> tuple[str, ...]:
-        """Proxies that were reloaded within the hour, and of which nobody knows how long they hide sessions."""
-        bounds = {p.name: p.hard_stop_after for p in self.pool.proxies}
-        return tuple(
-            name
-            for name, track in self.view.proxies.items()
-            if bounds[name] is None
-            and track.reloaded_at is not None
-            and self.now.since(track.reloaded_at) < RELOAD_DOUBT
-        )
+    # ------------------------------------------------------------ gates of every kind
 
     @property
-    def _strict(self) -> bool:
+    def strict(self) -> bool:
+        """Whether a kind of gate that truly fences has to confirm."""
         return self.pool.fence.require == "confirmed"
 
-    @staticmethod
-    def _misdirected(track: ProxyTrack) -> bool:
-        return track.error is not None and track.error.startswith("its server")
+    def tainted(self, gate: Gate) -> bool:
+        """Whether an opening of ours may yet take effect there."""
+        return gate in self._tainted
 
-    def _silent_gate(self, track: ProxyTrack, gate: Gate, care: Care) -> str | None:
-        if self._last_seen_shut(track, gate, care) or self._accepted(gate, care):
-            return None
-        silence = f"{gate.proxy}: {track.error}" if self._misdirected(track) else f"{gate.proxy} does not answer"
-        if care is Care.VOLUNTARY or (self._strict and care is not Care.BY_FORCE):
-            return silence
-        if care is not Care.BY_FORCE and not self.down(gate.producer):
-            return f"{silence}, and {gate.producer} is not down by majority"
-        left = self.silent_left(gate.proxy)
-        if left > 0:
-            self.wake_in(left)
-            return f"{silence}; it may be passed over in {left:.0f} s"
-        return None
+    def taints(self) -> frozenset[Gate]:
+        """All gates at which an opening of ours may yet take effect."""
+        return self._tainted
 
-    def _accepted(self, gate: Gate, care: Care) -> bool:
-        """Steady, and this handover passed the gate over: what was accepted then does not hinder re-opening."""
-        a = self.a
-        if a is None or care is not Care.RETURN or a.phase is not Phase.STEADY:
+    def ways(self, producer: str) -> tuple[Gate, ...]:
+        """Every gate of the producer that is open while it is active and closed while it is not: power is none."""
+        proxies = (Gate(name, producer) for name in self.view.proxies)
+        return (*proxies, *self.switches(producer))
+
+    def switches(self, producer: str) -> tuple[Gate, ...]:
+        """The gates on the producer's own host that go with the role: forging and firewall."""
+        return tuple(gate for gate in self.pool.gates_of(producer) if gate.kind is not GateKind.POWER)
+
+    def gate_answers(self, gate: Gate) -> bool:
+        """Whether the last reading of the gate succeeded."""
+        track: ProxyTrack | GateTrack | None = self.view.proxies.get(gate.place) or self.view.gates.get(gate)
+        return track is not None and track.answers
+
+    def gate_contested(self, gate: Gate) -> bool:
+        """Whether another hand keeps reversing this gate: then we stop fighting over it."""
+        if gate.place in self.view.proxies:
+            return self.contested(gate.place)
+        until = self.view.gates[gate].contested_until
+        if until is None or until.reached(self.now):
             return False
-        return any(passed.gate == gate for passed in a.passed_over)
+        self.wake_in(until.mono - self.now.mono)
+        return True
 
-    def _last_seen_shut(self, track: ProxyTrack, gate: Gate, care: Care) -> bool:
-        """A silent gate that last read closed, empty and untainted, with nobody opened since.
+    def silence(self, gate: Gate) -> str:
+        """What is said of a gate that does not answer."""
+        if gate.place not in self.view.proxies:
+            error = self.view.gates[gate].error
+            return f"{gate}: {error.removeprefix(f'{gate}: ')}" if error else f"{gate} does not answer"
+        track = self.view.proxies[gate.place]
+        return f"{gate.place}: {track.error}" if self.misdirected(track) else f"{gate.place} does not answer"
 
-        It counts as closed on every return; in a forced handover only for a producer that did not have the role.
-        """
-        a = self.a
-        if self._strict or a is None or care is Care.VOLUNTARY:
-            return False
-        if care is not Care.RETURN and gate.producer == a.active:
-            return False
-        if track.reading is None or gate in self._tainted or gate.producer in track.opened:
-            return False
-        server = track.reading.servers.get(gate.producer)
-        return server is not None and server.admin is Admin.MAINT and server.sessions == 0
-
-    def silent_left(self, proxy: str) -> float:
-        """Seconds until a silent proxy has been silent for fail_over_after."""
-        since = self.view.proxies[proxy].silent_since
+    def silent_left(self, gate: Gate) -> float:
+        """Seconds until a silent gate has been silent for fail_over_after."""
+        track = self.view.proxies.get(gate.place) or self.view.gates[gate]
         patience = self.pool.policy.fail_over_after
-        return patience if since is None else max(0.0, patience - self.now.since(since))
+        return patience if track.silent_since is None else max(0.0, patience - self.now.since(track.silent_since))
 
-    def unfenced(self, target: str, care: Care) -> tuple[str, ...]:
-        """What lacks until everyone but ``target`` is fenced as required; empty when nothing does."""
-        lacks = []
-        for producer in self.pool.others(target):
-            for proxy in self.view.proxies:
-                lack = self.not_shut(proxy, producer, care)
-                if lack is not None:
-                    lacks.append(lack)
-        return tuple(lacks)
+    def powered(self, producer: str) -> bool:
+        """Whether the producer's machine can be switched off now: its power command answers."""
+        return self.gate_answers(Gate(GateKind.POWER.value, producer))
 
-    def passed_over(self, target: str, care: Care) -> tuple[Gate, ...]:
-        """Silent gates of others that a fence which is complete did not wait for."""
-        return tuple(
-            Gate(proxy, producer)
-            for producer in self.pool.others(target)
-            for proxy in self.silent()
-            if not self._last_seen_shut(self.view.proxies[proxy], Gate(proxy, producer), care)
-        )
+    def not_switched_off(self, producer: str) -> tuple[Gate, ...]:
+        """The gates on the producer's own host that go with the role, answer, and do not read closed."""
+        gates = ((gate, self.view.gates[gate]) for gate in self.switches(producer))
+        return tuple(gate for gate, track in gates if track.answers and track.is_open is not False)
 
-    def unfenceable(self, target: str, care: Care, *, within: float = 0.0) -> str | None:
-        """Why a fence around ``target`` could not complete now, or None: a handover starts only if it could.
+    def switched_on(self, producer: str) -> bool:
+        """Whether every gate on its own host that goes with the role reads open; a silent one: when it last did."""
+        tracks = (self.view.gates[gate] for gate in self.switches(producer))
+        return all(track.is_open is True and (track.answers or not track.sent) for track in tracks)
 
-        ``within`` (seconds) is how long sessions that a reload hides may hold up a voluntary one.
-        """
-        late = [gate for gate in self._tainted if gate.producer != target]
-        if late and care is Care.VOLUNTARY:
-            return f"{min(map(str, late))} may yet be opened by a late command"
-        if care is Care.VOLUNTARY:
-            for proxy in self.answering():
-                if self._hidden_for(self.view.proxies[proxy], proxy) > within:
-                    return self._hidden(self.view.proxies[proxy], proxy)
-        for producer in self.pool.others(target):
-            for proxy in self.silent():
-                lack = self._silent_gate(self.view.proxies[proxy], Gate(proxy, producer), care)
-                if lack is not None:
-                    return lack
-        return None if self.answering() or self.pool.gateless else "no proxy answers"
+    def walled(self, producer: str) -> bool:
+        """Whether its own firewall is not open: then checks of it fail, and say nothing."""
+        gates = (gate for gate in self.switches(producer) if gate.kind is GateKind.FIREWALL)
+        return any(self.view.gates[gate].is_open is not True for gate in gates)
+
+    @staticmethod
+    def misdirected(track: ProxyTrack) -> bool:
+        """Whether a proxy counts as silent because its server of one producer leads to another."""
+        return track.error is not None and track.error.startswith("its server")
 
     def deaf(self) -> bool:
         """Whether references are configured and none of them answered its last ping."""
         return bool(self.view.references) and all(r.misses > 0 for r in self.view.references.values())
-
-    # ------------------------------------------------------------ drift
-
-    @property
-    def _patience(self) -> float:
-        return self.pool.policy.fail_over_after
-
-    def _tell_of_standbys(self, active: str) -> None:
-        """Somebody who could not take over is worth knowing of before that is needed."""
-        for name in self.pool.others(active):
-            if self._health[name] is not Health.DOWN or name not in (self.a.seen if self.a is not None else ()):
-                continue
-            down = health.down_for(self.view.tracks[name], self.now)
-            idle = down if self.a is None else min(down, self.now.since(self.a.since))  # why the role left it was told
-            self.wake_in(self._patience - idle)
-            if idle >= self._patience:
-                self.alert(f"standby-down:{name}", f"{name} has been down for {down:.0f} s: it could not take over")
-
-    def _tell_of_idle(self, proxy: str, active: str, since: Instant | None) -> None:
-        """A proxy that serves nobody, although the active is there, is told once it has lasted."""
-        if since is None or not self.somebody_sees_up(active):
-            return
-        left = self._patience - self.now.since(since)
-        self.wake_in(left)
-        if left <= 0:
-            words = f"{proxy} has not served {active} for {self._patience:g} s: {self._why_not(proxy, active)}"
-            self.alert(f"not-serving:{proxy}", words)
 
     def unread(self) -> tuple[str, ...]:
         """Parts that were neither read nor failed to be read yet."""
@@ -548,84 +515,5 @@ class Situation:
         proxies = [n for n, t in self.view.proxies.items() if not t.tried]
         references = [n for n, r in self.view.references.items() if r.last is None]
         records = [n for n, t in self.view.records.items() if not t.tried] if self.pool.gateless else []
-        return (*producers, *proxies, *references, *records)
-
-    def drift(self, known: Mapping[tuple[str, str], Instant]) -> tuple[Drift, ...]:
-        """What differs from the assignment, split brain apart (splits.py); ``known`` dates what was seen before."""
-        found: list[tuple[str, str, str]] = []
-        for name, track in self.view.proxies.items():
-            found.extend((kind, name, what) for kind, what in self._proxy_drift(name, track))
-        a = self.a
-        if a is not None:
-            late = "may yet be opened by a late command"
-            found.extend(("tainted", str(taint.gate), late) for taint in a.tainted)
-            passed = "was passed over while silent: it may still carry traffic"
-            found.extend(("passed-over", str(over.gate), passed) for over in a.passed_over)
-            for exposed in a.exposed:
-                what = self._exposure(exposed.producer)
-                found.append(("exposed", exposed.producer, what))
-                if self.up(exposed.producer):
-                    self.alert(f"exposed:{exposed.producer}", what)
-            if a.phase is Phase.STEADY and a.active is not None:
-                idle = [name for name in self.answering() if name not in self.serving_gates(a.active)]
-                for name in idle:
-                    self._tell_of_idle(name, a.active, known.get(("not-serving", str(Gate(name, a.active)))))
-                self._tell_of_standbys(a.active)
-                found.extend(("not-serving", str(Gate(name, a.active)), self._why_not(name, a.active)) for name in idle)
-        for record in self.pool.records:
-            found.extend((kind, record.label, what) for kind, what in self._record_drift(record))
-        return tuple(Drift(kind, where, what, known.get((kind, where), self.now)) for kind, where, what in found)
-
-    def _proxy_drift(self, name: str, track: ProxyTrack) -> list[tuple[str, str]]:
-        found = []
-        if track.tried and not track.answers:
-            words = (track.error or "does not answer").removeprefix(f"{name}: ").removeprefix(f"{name} ")
-            found.append(("proxy-silent", words))
-            left = self.silent_left(name)
-            self.wake_in(left)
-            if self._misdirected(track):
-                self.alert(f"misdirected:{name}", f"{name}: {words}; it is not steered until then")
-            elif left <= 0:
-                self.alert(f"proxy-silent:{name}", f"{name} has been silent for {self._patience:g} s: {words}")
-        if self.contested(name):
-            words = "someone else keeps changing it: nothing is opened there"
-            found.append(("another-hand", words))
-            self.alert(f"another-hand:{name}", f"{name}: {words}")
-        bound = next(p.hard_stop_after for p in self.pool.proxies if p.name == name)
-        if bound is None and track.reloaded_at is not None:
-            left = RELOAD_DOUBT - self.now.since(track.reloaded_at)
-            if left > 0:
-                self.wake_in(left)
-                found.append(("reloaded", "was reloaded and may hide sessions: its hard_stop_after is unknown"))
-        return found
-
-    def _exposure(self, producer: str) -> str:
-        until = self.believed(producer)
-        looked_up = until is not None and self.a is not None and not until.reached(self.now)
-        when = f"until {iso(until.utc)}" if until is not None and looked_up else "for longer than a ping interval"
-        last = self.view.tracks[producer].last
-        if last is not None and last.refused:
-            return (
-                f"{producer}'s node is gone, and with it every session; but relays may still look its old address up: "
-                f"keep it stopped {when}, or they connect to it when it is back"
-            )
-        rest = "stop its node for longer than a ping interval (that is seen here), and restart relays that stick to it"
-        if looked_up:
-            rest = f"nobody looks it up any more after {when.removeprefix('until ')}: then {rest}"
-        return (
-            f"{producer} is {self.health(producer).value}, and relays that connected to it may stay with it, "
-            f"for nothing shuts it out: {rest}"
-        )
-
-    def _record_drift(self, record: Record) -> list[tuple[str, str]]:
-        a, track = self.a, self.view.records[record.label]
-        settled = a is not None and a.phase is Phase.STEADY
-        signs = signposts.drift(record, track, a.active if a is not None and settled else None, self.now)
-        for sign in signs:
-            if sign.alert:
-                self.alert(f"{sign.kind}:{record.label}", f"{record.label}: {sign.what}")
-        return [(sign.kind, sign.what) for sign in signs]
-
-    def _why_not(self, proxy: str, producer: str) -> str:
-        server = self.server(proxy, producer)
-        return "was not read" if server is None else f"does not serve the active: {server.admin.value}, {server.status}"
+        gates = [str(gate) for gate, track in self.view.gates.items() if not track.tried]
+        return (*producers, *proxies, *references, *records, *gates)

@@ -1,4 +1,4 @@
-"""Split brain: everything that says that two producers may be reachable, by five kinds of evidence. Pure.
+"""Split brain: everything that says that two producers may be reachable, by six kinds of evidence. Pure.
 
 | kind | evidence | counts as split brain |
 |---|---|---|
@@ -6,6 +6,7 @@
 | sessions-linger | its gate is closed, and sessions of it run | yes |
 | proxies-disagree | answering proxies serve different producers | yes |
 | record-divides | a record, or a server's answer, leads to a producer that is up and not active | without any gate |
+| both-forge | the about-to-lead counter of a producer rises, and nothing shuts it out for sure | yes |
 | tips-diverge | nodes that are up stand on two chains | between two of our producers |
 
 What was found once is found on for as long as nobody can look again: a proxy that falls silent, a record that is not
@@ -17,9 +18,22 @@ from __future__ import annotations
 from collections.abc import Container, Iterator, Mapping
 from dataclasses import dataclass, replace
 
-from . import signposts
+from . import fence, nodes, signposts
 from .board import Way
-from .model import Admin, Assignment, Gate, Health, Instant, PassedOver, Phase, Record, ServerView
+from .hostgates import GateTrack
+from .model import (
+    HOST_KINDS,
+    Admin,
+    Assignment,
+    Gate,
+    GateKind,
+    Health,
+    Instant,
+    PassedOver,
+    Phase,
+    Record,
+    ServerView,
+)
 from .signposts import RecordTrack
 from .situation import Situation
 from .tips import Apart, Block
@@ -28,8 +42,9 @@ GATE = "split-brain"
 SESSIONS = "sessions-linger"
 PROXIES = "proxies-disagree"
 RECORD = "record-divides"
+FORGE = "both-forge"
 TIPS = "tips-diverge"
-KINDS = (GATE, SESSIONS, PROXIES, RECORD, TIPS)
+KINDS = (GATE, SESSIONS, PROXIES, RECORD, FORGE, TIPS)
 ALL_PROXIES = "proxies"  # where proxies disagree
 NOTHING = "nothing to repair"  # what rule 13 says when it has no step
 HASH = 8  # characters of a hash that are shown
@@ -61,6 +76,8 @@ def find(s: Situation, known: Known) -> tuple[Split, ...]:
         found.extend(_proxies(s))
     if s.pool.records:
         found.extend(_records(s, known))
+    if s.view.nodes:
+        found.extend(_forging(s))
     chains = s.view.chains
     if chains.apart or known:
         found.extend(_tips(s, known))
@@ -78,7 +95,7 @@ def _rightful(s: Situation) -> tuple[bool, str | None]:
         return (True, present[0]) if len(present) > 1 else (False, None)
     if a.phase is Phase.FENCING:
         old = a.active
-        stays = old is not None and bool(s.open_gates(old) or s.session_gates(old))
+        stays = old is not None and bool(s.open_gates(old) or s.session_gates(old) or s.not_switched_off(old))
         return True, old if stays else a.target
     return True, a.target if a.phase is Phase.PROMOTING else a.active
 
@@ -96,12 +113,27 @@ def _gates(s: Situation, known: Known) -> list[Split]:
                     found.append(_open(Gate(name, producer), server))
         elif not answers:
             found.extend(_unseen(s, name, rightful, known))
+    for gate, host in s.view.gates.items():
+        if gate.kind is GateKind.POWER or gate.producer == rightful:
+            continue
+        if not host.answers:
+            found.extend(_unseen(s, gate.place, rightful, known, only=gate.producer))
+        elif host.is_open is not False:
+            # in between says nothing of blocks: a node that starts has its files in place; its counter would tell
+            counts = fence.sure(s, gate.producer) is None and host.is_open is True
+            what = f"{_state(host)}, though {gate.producer} is not active"
+            found.append(Split(GATE, str(gate), what, counts, (gate.producer,)))
     if found and rightful is not None and s.down(rightful):  # then nobody is beside anybody: rule 6 follows who is open
         found = [replace(split, counts=False) for split in found]
     if len(found) > 1:
         order = {name: number for number, name in enumerate(s.pool.names)}
         found.sort(key=lambda split: (order[split.producers[0]], split.kind != GATE))
     return found
+
+
+def _state(track: GateTrack) -> str:
+    lacks = "" if track.reading is None or not track.reading.lacks else f" ({track.reading.lacks[0]})"
+    return f"{'open' if track.is_open else 'not closed'}{lacks}"
 
 
 def _open(gate: Gate, server: ServerView) -> Split:
@@ -113,24 +145,29 @@ def _open(gate: Gate, server: ServerView) -> Split:
     return Split(GATE, str(gate), what, True, (gate.producer,))
 
 
-def _unseen(s: Situation, proxy: str, rightful: str | None, known: Known) -> Iterator[Split]:
-    """Gates of a silent proxy: those found open before, and those passed over whose producer is up again."""
+def _unseen(
+    s: Situation, place: str, rightful: str | None, known: Known, *, only: str | None = None
+) -> Iterator[Split]:
+    """Gates of a silent proxy or host: those found open before, and those passed over whose producer is up again."""
     a = s.a
     if a is None or rightful is None or not (known or a.passed_over):
         return
-    for producer in s.pool.others(rightful):
-        gate = Gate(proxy, producer)
+    for producer in s.pool.others(rightful) if only is None else (only,):
+        gate = Gate(place, producer)
         health = s.health(producer)
+        if fence.sure(s, producer) is not None:
+            continue
         if health is Health.DOWN:  # nothing behind it that could be reached
             continue
+        whose = place if only is None else f"the host of {producer}"
         was = [kind for kind in (GATE, SESSIONS) if (kind, str(gate)) in known]
         passed = any(over.gate == gate for over in a.passed_over)
-        if passed and (was or (health is Health.UP and s.open_gates(rightful))):
-            what = f"was passed over while {proxy} was silent, and {producer} is up: it may be let in there"
+        if passed and (was or (health is Health.UP and s.let_in(rightful))):
+            what = f"was passed over while {whose} was silent, and {producer} is up: it may be let in there"
             yield Split(GATE, str(gate), what, True, (producer,), silent=True)
             continue
         for kind in was:
-            what = f"was {'open' if kind == GATE else 'carrying sessions'} when {proxy} last answered"
+            what = f"was {'open' if kind == GATE else 'carrying sessions'} when {whose} last answered"
             yield Split(kind, str(gate), f"{what}, and {producer} is not active", True, (producer,), silent=True)
 
 
@@ -146,6 +183,33 @@ def _proxies(s: Situation) -> Iterator[Split]:
     words = "; ".join(f"{p} serves {' and '.join(by_proxy[p])}" for p in s.view.proxies if p in by_proxy)
     what = f"{words}: relays that connect now are divided between them"
     yield Split(PROXIES, ALL_PROXIES, what, True, tuple(present))
+
+
+# ---------------------------------------------------------------- forging
+
+
+def _forging(s: Situation) -> Iterator[Split]:
+    """Producers beside the active whose node tried slot after slot since the role is settled."""
+    a = s.a
+    if a is None or a.phase is not Phase.STEADY or a.active is None:
+        return
+    for name in s.pool.others(a.active):
+        track = s.view.nodes.get(name)
+        if track is None or not nodes.forged_since(track, a.since, s.now):
+            continue
+        if fence.sure(s, name) is not None or _walled_in(s, name):  # then nothing gets out
+            continue
+        alone = nodes.forging_now(s.view.nodes.get(a.active, nodes.NodeTrack()), s.now) is not True
+        what = f"its about-to-lead counter rises: it forges with the pool's keys, though {a.active} is active"
+        if alone:
+            what += f" (whether {a.active} forges is not seen)"
+        yield Split(FORGE, name, what, True, (name,))
+
+
+def _walled_in(s: Situation, name: str) -> bool:
+    """Whether its own firewall was shut when it was last seen, and nobody opened it since."""
+    tracks = (s.view.gates[gate] for gate in s.switches(name) if gate.kind is GateKind.FIREWALL)
+    return any(track.is_open is False and not track.opened for track in tracks)
 
 
 # ---------------------------------------------------------------- DNS
@@ -320,14 +384,32 @@ def hindrance(s: Situation, split: Split, steps: Container[Gate], records: Conta
         return "" if split.where in records else f"it is not being repaired: {_because(s, verdict)}"
     if split.kind == PROXIES:
         return ""  # said at the gates
+    if split.kind == FORGE:
+        return _forges_on(s, split, steps, verdict)
     producer, _, proxy = split.where.partition("@")
+    if split.silent and proxy in HOST_KINDS:
+        return f"its host does not answer: stop {producer}'s node, or cut its host off, until it does"
     if split.silent:
         return f"{proxy} does not answer: stop HAProxy there or cut its port, or stop {producer}'s node, until it does"
     if Gate(proxy, producer) in steps:
         return ""
-    if s.contested(proxy):
-        return f"another hand keeps changing {proxy}: find it and end it; then close the gate by hand"
+    if s.gate_contested(Gate(proxy, producer)):
+        what = split.where if proxy in HOST_KINDS else proxy
+        return f"another hand keeps changing {what}: find it and end it; then close the gate by hand"
     return f"it is not being closed: {_because(s, verdict)}"
+
+
+def _forges_on(s: Situation, split: Split, steps: Container[Gate], verdict: str) -> str:
+    """Why a producer beside the active forges on; empty when it is being stopped."""
+    name = split.where
+    if not any(gate.kind is GateKind.FORGING for gate in s.pool.gates_of(name)):
+        return (
+            f"no gate of ours stops it: give {name} a forging gate; or, if relays reach it through the proxies alone, "
+            "say so (fence.proxies_are_only_path)"
+        )
+    if Gate(GateKind.FORGING.value, name) in steps:
+        return ""
+    return f"it is not being stopped: {_because(s, verdict)}"
 
 
 def _because(s: Situation, verdict: str) -> str:
@@ -351,6 +433,8 @@ def allowed(s: Situation, split: Split, passed_over: tuple[PassedOver, ...], tai
         return f"{split.where}: {words}" if not split.silent else ""
     if split.kind == TIPS:
         return f"{' and '.join(split.producers)} built on different blocks"
+    if split.kind == FORGE:
+        return f"{split.where} has its credentials in memory"
     if split.kind == PROXIES:
         return "" if s.a is not None else "nobody was assigned yet, and the proxies served whom they were left with"
     producer, _, proxy = split.where.partition("@")
@@ -358,6 +442,13 @@ def allowed(s: Situation, split: Split, passed_over: tuple[PassedOver, ...], tai
     generation = 0 if a is None else a.generation
     if any(over.gate == gate for over in passed_over):
         return f"{gate} was passed over while silent, in generation {generation}, and may still have carried {producer}"
+    if proxy in HOST_KINDS:
+        host = s.view.gates.get(gate)
+        if host is None or host.open_since is None or a is None:
+            return ""
+        if a.since.since(host.open_since) > 0:
+            return f"{gate} was open already when the role went to {a.target or a.active}, in generation {generation}"
+        return _came(gate, Way.LATE if host.opened else Way.HAND)
     track_of = s.view.proxies.get(proxy)
     turned = None if track_of is None else track_of.turned.get(producer)
     if gate in tainted:
@@ -373,8 +464,8 @@ def _came(gate: Gate, way: Way) -> str:
     return {
         Way.HAND: f"another hand opened {gate}",
         Way.LATE: f"a late command of ours opened {gate}",
-        Way.RELOAD: f"{gate.proxy} was reloaded or restarted, and came back with {gate} open",
+        Way.RELOAD: f"{gate.place} was reloaded or restarted, and came back with {gate} open",
         Way.AWAY: f"{gate} was open when the controller looked again: it had been away",
-        Way.SILENCE: f"{gate} was opened while {gate.proxy} did not answer",
+        Way.SILENCE: f"{gate} was opened while {gate.place} did not answer",
         Way.SESSIONS: f"sessions ran on at {gate}, though it was closed",
     }[way]

@@ -10,7 +10,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, Protocol
 
-from . import health, record_status
+from . import health, host_status, nodes, record_status
 from .journal import iso
 from .model import Admin, Assignment, Drift, Gate, Health, Held, Instant, Lease, Phase, Pool, Record
 from .situation import Situation
@@ -94,10 +94,13 @@ def document(
         "next": _next(outcome, now, last_tick or now),
         "decider": decider(report.lease, now, report.held),
         "producers": [_producer(s, name) for name in pool.names],
-        "gates": [_gate(s, p.name, name) for p in pool.proxies for name in pool.names],
+        "gates": [
+            *(_gate(s, p.name, name) for p in pool.proxies for name in pool.names),
+            *(host_status.gate(s, gate) for gate in pool.host_gates),
+        ],
         "proxies": [_proxy(p.name, view.proxies[p.name]) for p in pool.proxies],
         "records": [_record(s, record) for record in pool.records],
-        "relays": [],
+        "relays": [host_status.relay(s, relay) for relay in pool.relays],
         "store_error": report.store_error,
         "daemon": {
             "pid": pid,
@@ -181,7 +184,7 @@ def _producer(s: Situation, name: str) -> dict[str, Any]:
     if state is Health.DOWN:
         because.append("down")
     elif fit is False:
-        because.append(f"{track.lag} slots behind")
+        because.append((s.why_unfit(name) or f"{track.lag} slots behind").removeprefix("lags "))
     return {
         "name": name,
         "address": str(next(p.address for p in s.pool.producers if p.name == name)),
@@ -190,11 +193,20 @@ def _producer(s: Situation, name: str) -> dict[str, Any]:
         "since": iso(track.since.utc),
         "fit": fit,
         "unfit_because": because,
-        "admitted": None if s.pool.gateless else any(_open(track, name) for track in s.view.proxies.values()),
+        "admitted": None if s.pool.gateless else _admitted(s, name),
+        "fenced_by": host_status.fenced_by(s, name),
+        "node": host_status.node(s, name),
         "ping_seconds": last.seconds if last is not None and last.ok else None,
         "tip_slot": None if track.tip is None else track.tip.slot,
         "last_error": None if last is None else last.error,
     }
+
+
+def _admitted(s: Situation, name: str) -> bool:
+    """Whether its blocks get out, as far as its gates last said: through a proxy if there is one, and none shut."""
+    proxies = any(_open(track, name) for track in s.view.proxies.values())
+    shut = any(s.view.gates[gate].is_open is False for gate in s.switches(name))
+    return (proxies or not s.pool.proxies) and not shut
 
 
 def _detail(s: Situation, name: str) -> str:
@@ -202,6 +214,10 @@ def _detail(s: Situation, name: str) -> str:
     last = track.last
     if s.view.isolated:
         return "not judged: nothing outside answers"
+    node = s.view.nodes.get(name)
+    share = None if node is None else nodes.starting(node, s.now)
+    if share is not None and (last is None or not last.ok):
+        return f"starting, replaying {share:.0f} %"
     if last is None:
         return "not pinged yet"
     if health.stale(track, s.now, s.pool.health):
@@ -211,6 +227,8 @@ def _detail(s: Situation, name: str) -> str:
     if track.sync is health.Sync.UNMEASURED:
         return "answers; nothing to compare its tip with"
     if track.sync is health.Sync.STANDSTILL:
+        if track.lag is not None and track.lag > s.pool.health.max_lag:
+            return f"answers; references claim a tip {track.lag} slots ahead of every producer"
         return "answers; the best tip known stands still"
     if track.sync is health.Sync.LAGGING:
         return f"answers, {track.lag} slots behind"
@@ -232,6 +250,8 @@ def _gate(s: Situation, proxy: str, producer: str) -> dict[str, Any]:
         "producer": producer,
         "open": _open(track, producer) if track.answers else None,
         "tainted": s.a is not None and any(t.gate == gate for t in s.a.tainted),
+        "reachable": track.answers,
+        "last_open": _open(track, producer),
     }
 
 
@@ -480,6 +500,11 @@ def _tables(doc: Document) -> Iterator[tuple[tuple[str, ...], list[tuple[str, ..
     yield producer_columns(doc), producer_rows(doc)
     if doc["proxies"]:
         yield PROXY_COLUMNS, proxy_rows(doc)
+    gates = host_status.gate_rows(doc)
+    if gates:
+        yield host_status.GATE_COLUMNS, gates
+    if doc["relays"]:
+        yield host_status.RELAY_COLUMNS, host_status.relay_rows(doc)
     if doc["records"]:
         yield RECORD_COLUMNS, record_rows(doc)
 

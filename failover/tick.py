@@ -9,7 +9,8 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 
-from . import health, incidents, policy, splits
+from . import drift as drifts
+from . import health, incidents, kicks, policy, splits
 from .board import View
 from .incidents import Ledger, Row
 from .model import (
@@ -19,8 +20,10 @@ from .model import (
     Event,
     EventKind,
     Exposed,
+    Gate,
     Held,
     Instant,
+    Kick,
     Phase,
     Pointing,
     Pool,
@@ -68,6 +71,7 @@ class Outcome:
     changed: bool  # the assignment is to be written
     steps: tuple[Step, ...]
     pointings: tuple[Pointing, ...]
+    kicks: tuple[Kick, ...]
     events: tuple[Event, ...]
     answers: tuple[Answer, ...]
     drift: tuple[Drift, ...]
@@ -121,7 +125,7 @@ def tick(
     if changed and result is not None:
         result = replace(result, revision=_revision(assignment) + 1, term=0 if view.lease is None else view.lease.term)
     found = splits.find(s, memory.ledger.rows)
-    drift = (*_dated(found, memory, now), *s.drift(memory.drift))
+    drift = (*_dated(found, memory, now), *drifts.find(s, memory.drift))
     said = Said(decision, drift, result if changed else None, presumed, observing)
     ledger, told = _follow(s, found, said, current, memory, held)
     fresh_memory = _say(s, said, memory, ledger, events)
@@ -140,6 +144,7 @@ def tick(
         changed=changed,
         steps=steps if held and not changed else (),
         pointings=pointings if held and not changed else (),
+        kicks=verdict.kicks if held and not changed and not observing else (),
         events=tuple(events),
         answers=tuple(answers),
         drift=drift,
@@ -180,7 +185,7 @@ def _age(pool: Pool, view: View, a: Assignment | None, now: Instant, events: lis
         for n in a.handed_back
         if n in view.tracks and health.fit_for(view.tracks[n], now) < pool.policy.fail_back_after
     )
-    passed = tuple(p for p in a.passed_over if p.gate.proxy in view.proxies and not view.proxies[p.gate.proxy].answers)
+    passed = tuple(p for p in a.passed_over if _still_silent(view, p.gate))
     aged = replace(
         a,
         paused=paused,
@@ -194,6 +199,12 @@ def _age(pool: Pool, view: View, a: Assignment | None, now: Instant, events: lis
         exposed=_exposed(Situation(pool, view, a, now)) if pool.gateless else (),
     )
     return a if aged == a else aged
+
+
+def _still_silent(view: View, gate: Gate) -> bool:
+    """Whether a gate that was passed over is still there, and still does not answer."""
+    track = view.proxies.get(gate.place) or view.gates.get(gate)
+    return track is not None and not track.answers
 
 
 def _exposed(s: Situation) -> tuple[Exposed, ...]:
@@ -211,7 +222,7 @@ def _still_exposed(s: Situation, producer: str) -> bool:
     if track is None or s.a is None or s.a.active == producer:
         return False
     gone = track.last is not None and track.last.refused and not s.view.isolated
-    return not gone or s.reached(producer)
+    return not (gone or kicks.let_go(s, producer)) or s.reached(producer)
 
 
 def _unexpired(held: tuple[Held, ...], now: Instant) -> tuple[Held, ...]:
@@ -229,7 +240,7 @@ def _taints(pool: Pool, view: View, tainted: tuple[Taint, ...], now: Instant) ->
             known[late.gate] = Taint(late.gate, late.at)
     kept = []
     for taint in known.values():
-        track = view.proxies.get(taint.gate.proxy)
+        track = view.proxies.get(taint.gate.place)
         if track is None:
             continue
         if not track.answers or track.read_at is None or not taint.since.reached(track.read_at):
@@ -501,14 +512,15 @@ def next_actions(s: Situation, lacked: Mapping[int, str]) -> tuple[NextAction, .
         left = health.patience_left(track, s.now, patience)
         found.append(NextAction("failover", left, f"{active} to stay down" if left > 0 else _free(lacked.get(9, ""))))
     elif not s.pool.gateless and (s.fit(active) is False or s.unseen_for(active)):
-        unfit = health.unfit_for(track, s.now) if s.fit(active) is False else 0.0
+        unfit = s.unfit_for(active) if s.fit(active) is False else 0.0
         left = max(0.0, patience - max(unfit, s.unseen_for(active)))
         word = "unfit" if s.fit(active) is False else "unserved"
         found.append(
             NextAction("leave-unfit", left, f"{active} to stay {word}" if left > 0 else _free(lacked.get(10, "")))
         )
     preferred = s.pool.preferred
-    blocked = s.pool.gateless or s.pinned(active) or s.held(preferred, "cordoned") or s.held(preferred, "barred")
+    by_hand = s.pool.gateless and kicks.unmanaged(s) is not None
+    blocked = by_hand or s.pinned(active) or s.held(preferred, "cordoned") or s.held(preferred, "barred")
     if active != preferred and s.fit(preferred) is True and s.pool.policy.fail_back == "auto" and not blocked:
         left = max(0.0, policy.fail_back_wait(s) - s.well_for(preferred))
         found.append(

@@ -36,10 +36,28 @@ SMALLEST = 512  # bytes; no SQLite database is smaller
 
 
 def _with_exposed(connection: sqlite3.Connection) -> None:
-    """Give the stored assignment ``exposed``. One that does not match its checksum stays so: reading it names it."""
+    """Give the stored assignment ``exposed``."""
+    _rewrite(connection, lambda stored: {**stored, "exposed": []})
+
+
+def _with_places(connection: sqlite3.Connection) -> None:
+    """A gate's ``proxy`` is its ``place``: there are gates that are on no proxy."""
+
+    def renamed(holder: dict[str, Any]) -> dict[str, Any]:
+        gate = dict(holder["gate"])
+        return {**holder, "gate": {"place": gate.pop("proxy"), **gate}}
+
+    def rewritten(stored: dict[str, Any]) -> dict[str, Any]:
+        return {**stored, **{key: [renamed(each) for each in stored[key]] for key in ("tainted", "passed_over")}}
+
+    _rewrite(connection, rewritten)
+
+
+def _rewrite(connection: sqlite3.Connection, change: Callable[[dict[str, Any]], dict[str, Any]]) -> None:
+    """Change the stored assignment. One that does not match its checksum stays as it is: reading it names it."""
     for body, crc in connection.execute("SELECT body, crc FROM document WHERE name = 'assignment'").fetchall():
         if isinstance(body, str) and crc32(body.encode()) == crc:
-            grown = codec.dumps({**codec.loads_plain(body), "exposed": []})
+            grown = codec.dumps(change(codec.loads_plain(body)))
             connection.execute(
                 "UPDATE document SET body = ?, crc = ? WHERE name = 'assignment'", (grown, crc32(grown.encode()))
             )
@@ -58,6 +76,7 @@ MIGRATIONS: tuple[tuple[str | Callable[[sqlite3.Connection], None], ...], ...] =
         "CREATE INDEX journal_step ON journal (step, kind) WHERE step IS NOT NULL",
     ),
     (_with_exposed,),
+    (_with_places,),
 )
 
 

@@ -18,18 +18,26 @@ from failover.model import (
     DnsAnswer,
     FenceSettings,
     Gate,
+    GateKind,
+    GateReading,
     Instant,
+    Kick,
     Lease,
+    NodeReading,
     Phase,
     Ping,
     Pointing,
     PolicySettings,
     Pool,
+    Power,
     Producer,
     Proxy,
     ProxyReading,
     Record,
     RecordReading,
+    Relay,
+    RelayReading,
+    RelaySession,
     Request,
     Route53Zone,
     RRset,
@@ -58,13 +66,28 @@ def make_pool(
     hard_stop_after: float | None = 5.0,
     mode: str = "act",
     records: tuple[str, ...] = (),
+    gates: tuple[GateKind, ...] = (),
+    metrics: bool = False,
+    relays: tuple[str, ...] = (),
+    only_path: bool | None = None,
 ) -> Pool:
+    only_path = (require == "confirmed" and not gates) if only_path is None else only_path
     return Pool(
         name="TEST",
         network="preview",
         magic=2,
         mode=mode,
-        producers=tuple(Producer(n, Address(f"127.0.0.{i + 11}", 3001)) for i, n in enumerate(producers)),
+        producers=tuple(
+            Producer(
+                n,
+                Address(f"127.0.0.{i + 11}", 3001),
+                gates=gates,
+                power=POWER if GateKind.POWER in gates else None,
+                metrics="http://127.0.0.1:12798/metrics" if metrics else None,
+            )
+            for i, n in enumerate(producers)
+        ),
+        relays=tuple(Relay(n, Address(f"127.0.0.{i + 51}", 3001), agent=n, managed=True) for i, n in enumerate(relays)),
         proxies=tuple(
             Proxy(
                 n,
@@ -79,7 +102,7 @@ def make_pool(
         references=(Address("127.0.0.99", 3001),) if references else (),
         records=tuple(make_record(name, producers) for name in records),
         policy=PolicySettings(fail_back=fail_back),
-        fence=FenceSettings(require=require, proxies_are_only_path=require == "confirmed"),
+        fence=FenceSettings(require=require, proxies_are_only_path=only_path),
     )
 
 
@@ -91,6 +114,44 @@ def make_record(name: str, producers: tuple[str, ...] = ("main", "backup")) -> R
 def make_gateless_pool(**fields: object) -> Pool:
     """A pool that has records and nothing else."""
     return make_pool(proxies=(), require="none", records=("bp.example.com.",), **fields)  # type: ignore[arg-type]
+
+
+POWER = Power(("/bin/off",), ("/bin/status",), ("/bin/on",))
+
+
+@dataclass
+class Switch:
+    """What is true of a gate on a producer's own host."""
+
+    open: bool = False
+    answers: bool = True
+    certain: bool = True  # whether it can show that it is shut
+    stuck: bool = False  # orders are taken, and nothing comes of them
+    between: bool = False  # it reads neither open nor closed
+    process: str = "1"
+    findings: tuple[str, ...] = ()
+
+    def reading(self) -> GateReading:
+        lacks = () if self.certain or self.open else ("the counter cannot be read",)
+        return GateReading(
+            None if self.between else self.open,
+            self.certain and not self.open,
+            ("files gone",),
+            lacks,
+            self.process,
+            self.findings,
+        )
+
+
+@dataclass
+class Party:
+    """What is true of a relay: with whom it has sessions, and whom it dials when it has none."""
+
+    sessions: dict[str, str] = field(default_factory=dict)  # by producer: the local end
+    dials: tuple[str, ...] = ()  # besides whoever its name leads to
+    answers: bool = True
+    away: bool = False  # it dials nobody
+    count: int = 0
 
 
 @dataclass
@@ -171,6 +232,13 @@ class World:
         for record in pool.records:
             rrset = record.wanted(active or pool.preferred)
             self.signs[record.label] = Sign(rrset, servers={"ns1": rrset, "ns2": rrset})
+        self.switches = {
+            gate: Switch(gate.kind is GateKind.POWER or gate.producer == active) for gate in pool.host_gates
+        }
+        self.parties = {relay.name: Party() for relay in pool.relays}
+        self.kicked: list[tuple[float, Kick]] = []
+        self.counters = dict.fromkeys(pool.names, 0)
+        self.expired: set[str] = set()
         self.pointed: list[tuple[float, Pointing]] = []
         self.reference_up = True
         self.cut: set[str] = set()  # producers and proxies that the controller cannot reach
@@ -221,6 +289,41 @@ class World:
             self.board.post_answers(label, tuple(DnsAnswer(s, True, r) for s, r in sign.servers.items()), now)
             sign.spread()
 
+        for gate, switch in self.switches.items():
+            if switch.answers and gate.producer not in self.cut:
+                self.board.post_gate(gate, switch.reading(), now)
+            else:
+                self.board.post_gate_silence(gate, now, f"{gate}: no answer")
+        for name in self.board.nodes:
+            self.counters[name] += int(TURN) if self.makes(name) else 0
+            if name not in self.cut and self.nodes[name].up:
+                left = 0 if name in self.expired else 40
+                self.board.post_node(name, NodeReading(about_to_lead=self.counters[name], kes_remaining=left), now)
+            else:
+                self.board.post_node_silence(name, now, "no answer")
+        for name, party in self.parties.items():
+            self._redial(party)
+            if not party.answers:
+                self.board.post_relay_silence(name, now, "no answer")
+                continue
+            sessions = tuple(RelaySession(p, f"{p}:3001", local, False) for p, local in party.sessions.items())
+            self.board.post_relay(name, RelayReading(sessions), now)
+
+    def _redial(self, party: Party) -> None:
+        """A relay keeps what it has, and dials whoever it lists, and where names lead to now."""
+        led = {r.points_to(s.rrset) for r, s in zip(self.pool.records, self.signs.values(), strict=True)}
+        for name, node in self.nodes.items():
+            if not node.up:
+                party.sessions.pop(name, None)
+            elif not party.away and name not in party.sessions and (name in party.dials or name in led):
+                party.count += 1
+                party.sessions[name] = f"local:{party.count}"
+
+    def makes(self, name: str) -> bool:
+        """Whether this producer makes blocks, wherever they go."""
+        switches = {gate.kind: switch.open for gate, switch in self.switches.items() if gate.producer == name}
+        return self.nodes[name].well and switches.get(GateKind.FORGING, True) and switches.get(GateKind.POWER, True)
+
     def _ping(self, name: str, node: Node, cut: bool, now: Instant) -> Ping:
         if cut or not node.up:
             gone = not node.up and name not in self.silent
@@ -232,6 +335,8 @@ class World:
 
     def reading(self, door: Door) -> ProxyReading:
         servers = {}
+        walls = {gate.producer for gate, s in self.switches.items() if gate.kind is GateKind.FIREWALL and not s.open}
+        door = replace(door, blind_to=door.blind_to | walls)
         for name, node in self.nodes.items():
             serves = door.admits(name) and node.well and door.status(name, node) in ("UP", "no check")
             servers[name] = ServerView(
@@ -281,6 +386,10 @@ class World:
                 self.generations.append((self.t, self.assignment.cause.value, self.assignment.target))
         self.send(outcome.steps)
         self.point(outcome.pointings)
+        for kick in outcome.kicks:
+            self.kicked.append((self.t, kick))
+            self.board.post_kicked(kick.relay, kick.generation, instant(self.t))
+            self.parties[kick.relay].sessions.pop(kick.producer, None)
         return outcome
 
     def point(self, pointings: tuple[Pointing, ...]) -> None:
@@ -301,26 +410,45 @@ class World:
     def send(self, steps: tuple[Step, ...]) -> None:
         for step in steps:
             self.steps.append((self.t, step))
-            door = self.doors[step.gate.proxy]
-            self.board.post_sent(step.gate.proxy, step.kind, step.gate.producer)
-            if not door.answers or step.gate.proxy in self.cut or self.lose_steps(step):
+            if step.gate in self.switches:
+                self._switch(step)
+                continue
+            door = self.doors[step.gate.place]
+            self.board.post_sent(step.gate.place, step.kind, step.gate.producer)
+            if not door.answers or step.gate.place in self.cut or self.lose_steps(step):
                 if step.kind is StepKind.OPEN:
                     self.board.post_unanswered(step.gate, instant(self.t))
                 continue
             door.admin[step.gate.producer] = Admin.MAINT if step.kind is StepKind.CLOSE else Admin.READY
-        for name in dict.fromkeys(step.gate.proxy for step in steps):  # an edge reads back at once
+        for name in dict.fromkeys(
+            step.gate.place for step in steps if step.gate not in self.switches
+        ):  # an edge reads back at once
             door = self.doors[name]
             if door.answers and name not in self.cut:
                 self.board.post_reading(name, self.reading(door), instant(self.t))
+
+    def _switch(self, step: Step) -> None:
+        switch = self.switches[step.gate]
+        self.board.post_gate_sent(step.gate, step.kind)
+        if not switch.answers or step.gate.producer in self.cut:
+            return
+        if not switch.stuck:
+            switch.open = step.kind is StepKind.OPEN
+            if step.gate.kind is GateKind.POWER:
+                self.nodes[step.gate.producer].up = switch.open and self.nodes[step.gate.producer].up
+        self.board.post_gate(step.gate, switch.reading(), instant(self.t))
 
     def admitted(self) -> set[str]:
         if self.pool.gateless:
             points = {r.points_to(self.signs[r.label].rrset) for r in self.pool.records}
             return {name for name, node in self.nodes.items() if node.well and name in points}
+        walls = {gate.producer for gate, s in self.switches.items() if gate.kind is GateKind.FIREWALL and not s.open}
         return {
             name
-            for name, node in self.nodes.items()
-            if node.well and any(door.admits(name) for door in self.doors.values())
+            for name in self.nodes
+            if self.makes(name)
+            and name not in walls
+            and (not self.doors or any(door.admits(name) for door in self.doors.values()))
         }
 
     def run(self, until: float, at: dict[float, Callable[[], object]] | None = None) -> World:

@@ -113,7 +113,7 @@ def test_explained_every_decision_says_its_rule_and_what_the_others_lacked() -> 
 
 def test_a_late_opening_taints_its_gate_until_it_has_answered_for_an_action_timeout() -> None:
     w = World(make_pool())
-    w.lose_steps = lambda step: step.kind.value == "open" and step.gate.proxy == "p1"
+    w.lose_steps = lambda step: step.kind.value == "open" and step.gate.place == "p1"
     w.run(
         200,
         {
@@ -138,8 +138,8 @@ def test_a_late_opening_taints_its_gate_until_it_has_answered_for_an_action_time
 def test_another_hand_that_reverses_us_three_times_is_left_alone_and_reported() -> None:
     w = World(make_pool())
     w.run(400, {float(t): (lambda: w.set("p2", backup=READY)) for t in range(100, 200, 10)})
-    closes = [t for t, step in w.steps if step.gate.proxy == "p2"]
+    closes = [t for t, step in w.steps if step.gate.place == "p2"]
     assert any(d.kind == "another-hand" for o in w.outcomes for d in o.drift)
     assert closes, "the active is served at p1, so the foreign gate is still closed"
-    opened = [step for _, step in w.steps if step.kind.value == "open" and step.gate.proxy == "p2"]
+    opened = [step for _, step in w.steps if step.kind.value == "open" and step.gate.place == "p2"]
     assert opened == []

@@ -19,7 +19,8 @@ INTERFACE = (
     "handover_seconds steps isolated paused pinned is_decider lease_seconds_left tick_seconds "
     "last_tick_timestamp_seconds alerts_pending build_info next_action_seconds exposed record_readable dns_in_sync "
     "dns_points_to dns_accepted_timestamp_seconds dns_insync_timestamp_seconds dns_verified dns_servers "
-    "dns_believed_until_timestamp_seconds"
+    "dns_believed_until_timestamp_seconds gate_open gate_reachable producer_forging kes_periods_left relay_reachable "
+    "relay_sessions"
 )
 RECORD = "bp.example.com."
 NAMES = set(INTERFACE.split())

@@ -33,7 +33,7 @@ def test_beside_proxies_the_record_follows_the_role_and_goes_back_with_it() -> N
 
 def test_no_record_moves_before_the_old_producer_is_fenced() -> None:
     w = World(make_pool(records=(NAME,)))
-    w.lose_steps = lambda step: step.gate.proxy == "p2"  # main cannot be closed there
+    w.lose_steps = lambda step: step.gate.place == "p2"  # main cannot be closed there
     w.ask(Verb.SWITCHOVER, "backup")
     w.run(40)
     assert w.pointed == []

@@ -26,7 +26,20 @@ from failover.config.parts import RESERVED
 from failover.errors import PingError
 from failover.handover import TRANSITIONS
 from failover.metrics import DRIFTS, POINT_RESULTS, PREFIX, SERVERS, Metrics
-from failover.model import POINT, Address, Admin, Cause, Event, EventKind, JournalEntry, StepKind, Tip, Verb
+from failover.model import (
+    KICK,
+    POINT,
+    Address,
+    Admin,
+    Cause,
+    Event,
+    EventKind,
+    GateKind,
+    JournalEntry,
+    StepKind,
+    Tip,
+    Verb,
+)
 from failover.ouroboros.ping import PingResult
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -40,7 +53,7 @@ state: {state}
 producers: [{{name: main, address: "127.0.0.1:6000"}}, {{name: backup, address: "127.0.0.2:6000"}}]
 proxies: [{{name: proxy-1, socket: /run/haproxy/admin.sock, backend: producers}}]
 """
-EMPTY = {"relays", "barred"}  # the first in this version; what is barred is a restriction like cordoned
+EMPTY = {"barred"}  # what is barred is a restriction like cordoned
 
 
 # ---------------------------------------------------------------- reading the docs
@@ -99,7 +112,8 @@ def every_key() -> list[tuple[str, str, Any]]:
 def test_the_walk_finds_keys_in_every_section() -> None:
     sections = {section for section, _, _ in every_key()}
     records = {"records[]", "route53", "rfc2136", "verify"}
-    assert sections == {"/", "network", "producers[]", "proxies[]", "health", "policy", "fence", "lease"} | records
+    hosts = {"agents[]", "producers[]", "power", "relays[]"}
+    assert sections == {"/", "network", "proxies[]", "health", "policy", "fence", "lease"} | hosts | records
 
 
 @pytest.mark.parametrize(
@@ -229,6 +243,18 @@ def statuses() -> Iterator[dict[str, Any]]:
     moved.ask(Verb.SWITCHOVER, "backup")
     moved.run(120)
     yield Seen(status.document(report(moved))).as_json()
+    hosts = World(make_pool(proxies=(), gates=(GateKind.FORGING,), metrics=True, relays=("r1",)))
+    hosts.parties["r1"].dials = ("main", "backup")
+    hosts.run(60)
+    hosts.switches[hosts.pool.host_gates[0]].certain = False
+    hosts.ask(Verb.SWITCHOVER, "backup")
+    hosts.run(120)
+    yield Seen(status.document(report(hosts))).as_json()
+    led = World(make_gateless_pool(relays=("r1",)))
+    led.run(60)
+    led.ask(Verb.SWITCHOVER, "backup")
+    led.run(120)
+    yield Seen(status.document(report(led))).as_json()
 
 
 def test_every_key_of_the_status_has_a_row_and_every_row_is_a_key() -> None:
@@ -281,7 +307,8 @@ def test_every_key_of_what_these_commands_print_has_a_row(words: str, tmp_path: 
 
 
 def test_every_series_has_a_row_with_its_type_and_labels() -> None:
-    world = World(make_pool(records=("bp.example.com.",)))
+    relays, gates = ("r1",), (GateKind.FORGING,)
+    world = World(make_pool(records=("bp.example.com.",), gates=gates, relays=relays, metrics=True))
     world.run(60)
     world.ask(Verb.SWITCHOVER, "backup")
     world.run(120)
@@ -334,9 +361,9 @@ def signs() -> dict[str, bool]:
 
 
 def test_every_kind_of_drift_has_a_row_and_a_series() -> None:
-    source = (ROOT / "failover" / "situation.py").read_text()
-    of_gates = set(re.findall(r'found\.(?:append|extend)\(\(?"([\w-]+)"', source)) | {"not-serving"}
-    assert {"proxy-silent", "tainted", "passed-over", "exposed"} <= of_gates
+    source = "".join((ROOT / "failover" / name).read_text() for name in ("drift.py", "kicks.py"))
+    of_gates = set(re.findall(r'found\.(?:append|extend)\(\s*\(?"([\w-]+)"', source)) | {"not-serving"}
+    assert {"relay-astray", "proxy-silent", "tainted", "passed-over", "exposed"} <= of_gates
     assert len(signs()) > 8
     assert set(rows(chapter("### Kinds of drift"))) == set(DRIFTS) == of_gates | set(signs()) | set(splits.KINDS)
     assert set(rows(chapter("### Split brain"))) == set(splits.KINDS)
@@ -352,7 +379,7 @@ def test_every_alert_about_records_is_said() -> None:
 
 def test_every_result_of_a_step_is_said() -> None:
     said = codes(rows(chapter("## 4. Metrics"))[f"{PREFIX}_steps_total"][3])
-    assert set(POINT_RESULTS) | {POINT, *StepKind} == said
+    assert set(POINT_RESULTS) | {POINT, KICK, *StepKind} == said
     assert set(SERVERS) == codes(rows(chapter("## 4. Metrics"))[f"{PREFIX}_dns_servers"][3])
 
 

@@ -19,7 +19,9 @@ INTERFACE = (
     "pool mode phase active target generation revision cordoned barred released since reason paused pinned isolated "
     "split_brain drift next decider producers gates proxies records relays daemon"
 )
-OF_PRODUCER = "name address health detail since fit unfit_because admitted ping_seconds tip_slot last_error"
+OF_PRODUCER = (
+    "name address health detail since fit unfit_because admitted fenced_by node ping_seconds tip_slot last_error"
+)
 KEYS = {*INTERFACE.split(), "decision", "cause", "requested_by", "store_error", "fence", "exposed"}
 PRODUCER = set(OF_PRODUCER.split())
 
@@ -42,7 +44,7 @@ def test_the_keys_are_those_of_the_interface_before_and_after_the_first_tick() -
         assert set(doc) == KEYS
         assert all(set(p) == PRODUCER for p in doc["producers"])
         for gate in doc["gates"]:
-            assert set(gate) == {"name", "kind", "proxy", "producer", "open", "tainted"}
+            assert set(gate) == {"name", "kind", "proxy", "producer", "open", "tainted", "reachable", "last_open"}
         for proxy in doc["proxies"]:
             assert set(proxy) == {"name", "reachable", "servers", "error"}
         assert set(doc["daemon"]) == {"pid", "version", "last_tick", "tick_seconds"}

@@ -160,7 +160,7 @@ def test_the_stored_form_changes_only_together_with_the_schema() -> None:
         f'"since":{when},"reason":"why","term":0,"requested_by":null,"forced_by_hand":false,'
         '"pinned":{"producer":"main","until":null,"reason":"","by":""},"cordoned":[],"paused":null,"released":false,'
         '"barred":[],"passed_over":[],"handed_back":[],'
-        f'"tainted":[{{"gate":{{"proxy":"p","producer":"main"}},"since":{when},"answered":null}}],'
+        f'"tainted":[{{"gate":{{"place":"p","producer":"main"}},"since":{when},"answered":null}}],'
         f'"seen":[],"failovers":[],"request":null,"exposed":[{{"producer":"main","since":{when}}}]}}'
     )
     assert codec.dumps(request) == (

@@ -459,7 +459,7 @@ def test_a_switchover_by_force_whose_fence_is_lost_is_taken_back() -> None:
 
     def lose_p2_at_the_first_step(step: Step) -> bool:
         w.doors["p2"].answers = False
-        return step.gate.proxy == "p2"
+        return step.gate.place == "p2"
 
     def force() -> None:
         w.lose_steps = lose_p2_at_the_first_step

@@ -1,0 +1,110 @@
+"""What the nodes' own metrics add up to: who forges, whose credentials end, who is still starting. Pure.
+
+The about-to-lead counter rises once a slot while a node holds credentials, whatever ``forging_enabled`` says: that
+metric lies in some versions (facts of cardano-node: the trust table of #5751, #6113, #6576).
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+
+from .model import Instant, NodeReading
+
+FRESH = 60.0  # seconds; two readings further apart do not say whether a counter rises now
+LEAST_GAP = 1.0  # seconds between two readings that are compared; slots are 1 s long
+SETTLED = 5.0  # seconds after a handover from which on a reading counts: what was read may be a little older than told
+SOON = 14  # KES periods (of 36 h on mainnet: three weeks) from which on their end is told
+
+
+@dataclass(frozen=True, slots=True)
+class NodeTrack:
+    """What is known of one producer's node. ``forges`` is None while its counter cannot be compared."""
+
+    reading: NodeReading | None = None
+    read_at: Instant | None = None
+    error: str | None = None
+    tried: bool = False
+    forges: bool | None = None
+    rose_from: Instant | None = None  # the earlier of the two readings between which the counter last rose
+    expired_since: Instant | None = None
+    expired_at: Instant | None = None  # when it was last read to be so
+    compared: tuple[int, Instant] | None = None  # the counter that the next reading is compared with
+
+
+def fold(track: NodeTrack, reading: NodeReading, at: Instant) -> NodeTrack:
+    """The track after a good reading."""
+    forges, compared, rose_from = track.forges, track.compared, track.rose_from
+    counter = reading.about_to_lead
+    if counter is None:
+        forges, compared = None, None
+    elif compared is None or counter < compared[0] or _restarted(track.reading, reading):
+        forges, compared = None, (counter, at)
+    else:
+        gap = at.since(compared[1]) if compared[1].boot == at.boot else FRESH + 1
+        if gap > FRESH:
+            forges, compared = None, (counter, at)
+        elif counter > compared[0]:
+            rose_from = compared[1]
+            forges, compared = True, (counter, at)
+        elif gap >= LEAST_GAP * 3:  # several slots without one
+            forges, compared = False, (counter, at)
+    return NodeTrack(
+        reading=reading,
+        read_at=at,
+        tried=True,
+        forges=forges,
+        rose_from=rose_from if forges is True else None,
+        expired_since=(track.expired_since or at) if expired(reading) else None,
+        expired_at=at if expired(reading) else track.expired_at,
+        compared=compared,
+    )
+
+
+def fold_silence(track: NodeTrack, at: Instant, error: str) -> NodeTrack:
+    """The track after an attempt to read that failed; what was read before is kept until it is old."""
+    if track.read_at is not None and at.since(track.read_at) <= FRESH:
+        return replace(track, error=error, tried=True)
+    return NodeTrack(error=error, tried=True)
+
+
+def _restarted(before: NodeReading | None, now: NodeReading) -> bool:
+    if before is None or before.started is None or now.started is None:
+        return False
+    return abs(before.started - now.started) > 1.0
+
+
+def expired(reading: NodeReading) -> bool:
+    """Whether its KES key, or its operational certificate, can sign no block any more."""
+    if reading.kes_remaining is not None and reading.kes_remaining <= 0:
+        return True
+    if reading.kes_period is None or reading.certificate_expiry is None:
+        return False
+    return reading.kes_period >= reading.certificate_expiry
+
+
+def ends_soon(reading: NodeReading) -> int | None:
+    """The KES periods that remain when they are few; None while there are plenty, or nothing is known."""
+    left = reading.kes_remaining
+    return left if left is not None and 0 < left <= SOON else None
+
+
+def forging_now(track: NodeTrack, now: Instant) -> bool | None:
+    """Whether the node was just seen to forge, by its counter; None when nothing recent says so."""
+    if track.read_at is None or track.read_at.boot != now.boot or now.since(track.read_at) > FRESH:
+        return None
+    return track.forges
+
+
+def forged_since(track: NodeTrack, since: Instant, now: Instant) -> bool:
+    """Whether its counter has risen between two readings that were both taken after ``since``."""
+    if forging_now(track, now) is not True or track.rose_from is None or track.rose_from.boot != since.boot:
+        return False
+    return track.rose_from.mono > since.mono + SETTLED
+
+
+def starting(track: NodeTrack, now: Instant) -> float | None:
+    """The share of its replay at start that is done, in percent; None when it is not replaying, or does not say."""
+    if track.read_at is None or track.reading is None or now.since(track.read_at) > FRESH:
+        return None
+    share = track.reading.starting
+    return share if share is not None and 0.0 <= share < 100.0 else None
