@@ -1,7 +1,7 @@
 """The handover by hand, as lines to paste into a shell: for when the controller is dead. Reads the file, sends nothing.
 
-The order is the controller's: close the old producer on every proxy, see it closed without a session, then open the
-new one on every proxy; then the records. Where there is no gate, the old producer's node is stopped by hand first.
+The order is the controller's: close every gate of the old producer, see them closed and without a session, then open
+those of the new one; then the records. Where there is no gate, the old producer's node is stopped by hand first.
 Passwords and keys are read from where the file says by the shell, never printed.
 """
 
@@ -16,7 +16,24 @@ from pathlib import Path
 from typing import Any
 
 from failover.config.document import read
-from failover.model import Pool, Proxy, Record, RecordType, Rfc2136Zone, Route53Zone, RRset
+from failover.gates.power import ENVIRONMENT
+from failover.model import (
+    Agent,
+    GateKind,
+    Pool,
+    Power,
+    Producer,
+    Proxy,
+    Record,
+    RecordType,
+    Rfc2136Zone,
+    Route53Zone,
+    RRset,
+)
+
+AGENT = "/usr/local/lib/failover/agent.py"
+WITHIN = 25  # seconds that an agent may take: a closed node shows that it stopped over several slots
+FORGING_OR_FIREWALL = (GateKind.FORGING, GateKind.FIREWALL)
 
 
 @dataclass(frozen=True, slots=True)
@@ -80,7 +97,7 @@ def commands(
         f"# {pool.name}: hand the role to {to}. Run on the host where the controller runs, with its rights.",
         "# Does the daemon still run? Then it would undo this: use failover switchover, or first: failover release",
     ]
-    lines += _stop(pool, others) if pool.gateless else _through_proxies(pool, to, passwords)
+    lines += _stop(pool, others) if pool.gateless else _through_gates(pool, to, passwords)
     if pool.records:
         lines += _pointing(pool, to, signing, held or {}, 2 if pool.gateless else 5)
     lines += [
@@ -108,25 +125,175 @@ def _stop(pool: Pool, others: Sequence[str]) -> list[str]:
     return lines
 
 
-# ---------------------------------------------------------------- proxies
+# ---------------------------------------------------------------- gates
 
 
-def _through_proxies(pool: Pool, to: str, passwords: Mapping[str, str]) -> list[str]:
-    others = pool.others(to)
-    lines = ["", f"# 1. Close {', '.join(others)} on every proxy, and end the sessions there."]
+def _through_gates(pool: Pool, to: str, passwords: Mapping[str, str]) -> list[str]:
+    """Close all, look at all, open all, look: proxies and the gates on producers' own hosts alike."""
+    old = [producer for producer in pool.producers if producer.name != to]
+    new = next(producer for producer in pool.producers if producer.name == to)
+    names = ", ".join(producer.name for producer in old)
+    hosted = [p for p in pool.producers if _moved(p)]
+    lines = [*_asking(pool, hosted), ""] if hosted else [""]
+    lines.append(f"# 1. Close {names} {_where(pool, old)}, and end the sessions there.")
     for proxy in pool.proxies:
         lines.append(f"# {proxy.name}")
-        lines.extend(_close(proxy, producer, passwords.get(proxy.name)) for producer in others)
-    lines += ["", "# 2. Look: every line must say MAINT and 0 sessions. Do not go on before; a proxy that does not"]
-    lines += ["#    answer may still carry traffic: stop it, or shut its traffic out otherwise."]
+        lines.extend(_close(proxy, producer.name, passwords.get(proxy.name)) for producer in old)
+    for producer in old:
+        lines.extend(f"order {_ask_name(pool, producer)} close {kind.value}" for kind in reversed(_moved(producer)))
+    lines += ["", *_look_closed(pool, old)]
     for proxy in pool.proxies:
-        lines.extend(_look(proxy, producer, passwords.get(proxy.name)) for producer in others)
-    lines += ["", f"# 3. Open {to} on every proxy."]
+        lines.extend(_look(proxy, producer.name, passwords.get(proxy.name)) for producer in old)
+    lines.extend(_look_at(pool, producer) for producer in old if _moved(producer))
+    for producer in old:
+        lines += _off(producer)
+    lines += ["", f"# 3. Open {to} {_where(pool, [new])}."]
+    if new.power is not None:
+        lines += _on(new, new.power)
+    lines.extend(f"order {_ask_name(pool, new)} open {kind.value}" for kind in _moved(new))
     for proxy in pool.proxies:
         lines += [f"# {proxy.name}", _open(proxy, to, passwords.get(proxy.name))]
-    lines += ["", f"# 4. Look: {to} must become UP, and sessions come when the relays redial."]
+    comes = "become UP, and sessions come when the relays redial" if pool.proxies else "say open: true"
+    lines += ["", f"# 4. Look: {to} must {comes}."]
     lines.extend(_look(proxy, to, passwords.get(proxy.name)) for proxy in pool.proxies)
+    if _moved(new):
+        lines.append(_look_at(pool, new))
+    if hosted and not pool.proxies:
+        lines.append(f"failover ping --network-magic {pool.magic} {shlex.quote(str(new.address))}")
     return lines
+
+
+def _where(pool: Pool, producers: Sequence[Producer]) -> str:
+    """In words: which gates are meant."""
+    own = any(producer.gates for producer in producers)
+    if pool.proxies:
+        return "on every proxy" + (", and on its own host" if own else "")
+    return "on its own host"
+
+
+def _look_closed(pool: Pool, old: Sequence[Producer]) -> list[str]:
+    if not any(_moved(producer) for producer in old):
+        return [
+            "# 2. Look: every line must say MAINT and 0 sessions. Do not go on before; a proxy that does not",
+            "#    answer may still carry traffic: stop it, or shut its traffic out otherwise.",
+        ]
+    lines = ["# 2. Look: do not go on before."]
+    if pool.proxies:
+        lines += ["#    Every line of a proxy must say MAINT and 0 sessions; one that does not answer may still carry"]
+        lines += ["#    traffic: stop it, or shut its traffic out otherwise."]
+    lines += [
+        "#    Every gate of an agent must say open: false, certain: true; `shown` is why, `lacks` what it misses.",
+        "#    Else give the order again, and at last stop the node on its host (systemctl stop cardano-node).",
+    ]
+    if not any(producer.power for producer in old):
+        lines.append("#    Where the host cannot be reached, go on only if you know that it is dead.")
+    return lines
+
+
+def _moved(producer: Producer) -> tuple[GateKind, ...]:
+    """The gates that its agent opens and closes, in the order of opening."""
+    return tuple(kind for kind in FORGING_OR_FIREWALL if kind in producer.gates)
+
+
+# ---------------------------------------------------------------- agents
+
+# Each order carries the numbers that the agent has heard last: so it is neither refused as an old one, nor newer than
+# the controller's next. No single quotes in the programs: the shell has them.
+_FUNCTIONS = """\
+status='{"v":1,"verb":"status","pool":$POOL,"within":$WITHIN}'
+order() {  # AGENT open|close GATE
+  said=$(echo "$status" | "$1") && line=$(python3 -c '
+import json, sys
+verb, kind, said = sys.argv[1], sys.argv[2], json.loads(sys.argv[3])
+if not said["ok"]:
+    sys.exit(said["error"] + "; " + said["mend"])
+numbers = {key: said["gates"][kind][key] for key in ("generation", "term")}
+order = {"v": 1, "verb": verb, "pool": said["pool"], "within": $WITHIN, "gate": kind, "reason": "by hand"}
+print(json.dumps({**order, **numbers}))' "$2" "$3" "$said") && echo "$line" | "$1" | tell
+}
+tell() { python3 -c '
+import json, sys
+said = json.load(sys.stdin)
+if not said["ok"]:
+    sys.exit(said["error"] + "; " + said["mend"])
+for name, gate in said["gates"].items() if "gates" in said else [("now", said["gate"])]:
+    print(name, "open:", json.dumps(gate["open"]), "certain:", json.dumps(gate["certain"]))
+    print("  shown:", "; ".join(gate["shown"]) or "nothing", "\\n  lacks:", "; ".join(gate["lacks"]) or "nothing")'
+}"""
+
+
+def _asking(pool: Pool, hosted: Sequence[Producer]) -> Iterator[str]:
+    """Shell functions by which agents are asked, over SSH with the controller's key, as the controller asks them."""
+    agents = {agent.name: agent for agent in pool.agents}
+    yield ""
+    yield "# 0. How agents are asked. Where SSH does not reach a host, go there, and type instead"
+    yield f"#    sudo {AGENT} close {_moved(hosted[0])[0].value}   # or open; or status alone"
+    yield "#    A host with a fuse refuses to open without a controller's lease, and would close again: first stop"
+    yield '#    failover-fuse there, and take "fuse" out of /etc/failover-agent.json; put both back afterwards.'
+    for producer in hosted:
+        yield f"{_ask_name(pool, producer)}() {{ {_ssh(agents[producer.agent or ''])}; }}"
+    yield _FUNCTIONS.replace("$POOL", json.dumps(pool.name)).replace("$WITHIN", str(WITHIN))
+
+
+def _ask_name(pool: Pool, producer: Producer) -> str:
+    """Its function's name: letters, digits and _ alone, and no other producer's."""
+    names = ["".join(c if c.isascii() and c.isalnum() else "_" for c in name) for name in pool.names]
+    index = pool.names.index(producer.name)
+    return f"agent_{names[index]}" + (f"_{index + 1}" if names.count(names[index]) > 1 else "")
+
+
+def _look_at(pool: Pool, producer: Producer) -> str:
+    return f'echo "$status" | {_ask_name(pool, producer)} | tell'
+
+
+def _ssh(agent: Agent) -> str:
+    """The controller's own way: its key alone, the pinned host key alone, no terminal; the forced command answers."""
+    options = ["BatchMode=yes", "IdentitiesOnly=yes", "StrictHostKeyChecking=yes", "ConnectTimeout=10"]
+    options += ["GlobalKnownHostsFile=/dev/null"]
+    if agent.host_key is not None:
+        alias = f"failover-{agent.name}"
+        options += ["UserKnownHostsFile=/dev/null", f"HostKeyAlias={alias}"]
+        options.append(f"KnownHostsCommand=/bin/echo {alias} {agent.host_key}")
+    else:
+        options.append(f"UserKnownHostsFile={agent.known_hosts}")
+    words = ["ssh", "-T", "-F", "none", "-p", str(agent.address.port), "-i", str(agent.key_file)]
+    words += [word for option in options for word in ("-o", option)]
+    return shlex.join([*words, f"{agent.user}@{agent.address.host}", "serve"])
+
+
+# ---------------------------------------------------------------- power
+
+
+def _off(producer: Producer) -> list[str]:
+    """The last resort, when nothing else could show that it is shut out."""
+    if producer.power is None:
+        return []
+    return [
+        f"# Could nothing show that {producer.name} is shut out? Then switch its machine off (take the # away);",
+        "# the second line must say off as its last word, whatever the first one said.",
+        f"# {_command(producer.power.off)}",
+        _command(producer.power.status),
+    ]
+
+
+def _on(producer: Producer, power: Power) -> list[str]:
+    lines = [f"# The machine of {producer.name} must be on", _command(power.status)]
+    if power.on is not None:
+        return [
+            *lines[:1],
+            *lines[1:],
+            f"# {_command(power.on)}      (take the # away when it is off, then look again)",
+        ]
+    return [*lines, "# when it is off, switch it on by hand."]
+
+
+def _command(words: Sequence[str]) -> str:
+    """As the controller runs it: in / and with nothing of the environment."""
+    environment = " ".join(f"{name}={value}" for name, value in ENVIRONMENT.items())
+    return f"(cd / && env -i {environment} {shlex.join(words)} < /dev/null)"
+
+
+# ---------------------------------------------------------------- proxies
 
 
 def _close(proxy: Proxy, producer: str, password: str | None) -> str:

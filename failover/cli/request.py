@@ -21,7 +21,7 @@ from failover.cli.daemon import START, NoDaemon, fetch, lease_of
 from failover.errors import FailoverError, StoreUnusable
 from failover.host import RealHost
 from failover.journal import iso, plain
-from failover.model import POINT, Answer, Event, EventKind, Pool, Request, RequestState, Verb
+from failover.model import BEGIN_WITHIN, POINT, Answer, Event, EventKind, Pool, Request, RequestState, Verb
 from failover.store.sqlite import FILE, SqliteStore
 
 if TYPE_CHECKING:
@@ -29,7 +29,6 @@ if TYPE_CHECKING:
 
     from failover.model import Instant
 
-EXPIRES = 60.0  # seconds within which the daemon must have begun
 LATE = 2.0  # seconds after its expiry within which the daemon may still be writing its answer
 POLL = 0.2  # seconds
 LOOKS = 25  # polls without an answer between looks at whether the daemon can answer at all
@@ -123,7 +122,7 @@ def _request(wish: Wish, id_: str, now: Instant, generation: int | None) -> Requ
         id=id_,
         verb=wish.verb,
         at=now,
-        expires=now.after(EXPIRES),
+        expires=now.after(BEGIN_WITHIN),
         by=operator(),
         producer=wish.producer,
         reason=wish.reason,

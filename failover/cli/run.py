@@ -27,8 +27,9 @@ from failover.gates.haproxy import proxy_port
 from failover.host import RealHost
 from failover.log import Bridge, Log
 from failover.metrics import Metrics
-from failover.model import Admin, Commit, Event, EventKind, Pool, Record
-from failover.ports import ProxyPort, RecordPort, VerifyPort
+from failover.model import Admin, Commit, Event, EventKind, Gate, Pool, Record
+from failover.parts import LeaseLeft
+from failover.ports import Hosts, ProxyPort, RecordPort, VerifyPort
 from failover.probes.ping import NodePing
 from failover.records import record_port, verify_port
 from failover.store.sqlite import SqliteStore
@@ -156,6 +157,7 @@ class Daemon:
             self._ping,
             self._ports,
             records=self._record_ports,
+            hosts=self._hosts,
             observers=(log, self._metrics, self._pulse),
             snapshot=self._document,
         )
@@ -186,6 +188,11 @@ class Daemon:
 
     def _record_ports(self, record: Record) -> tuple[RecordPort, VerifyPort]:
         return record_port(record, self._host), verify_port(record, self._host)
+
+    def _hosts(self, pool: Pool, lease: LeaseLeft) -> Hosts:
+        from failover.hosts import RealHosts  # pools without agents need none of it
+
+        return RealHosts(pool, self._host, lease)
 
     def _document(self, report: Report) -> dict[str, Any]:
         return status.document(report, pid=os.getpid(), version=__version__, last_tick=self._pulse.last)
@@ -254,6 +261,7 @@ class Daemon:
             active=None if a is None else a.active,
             target=None if a is None else a.target,
             empty_proxies=_removable(report),
+            shut_gates=_shut(report),
             phase_steady=a is None or a.target is None,
         )
         if reasons:
@@ -281,4 +289,11 @@ def _removable(report: Report) -> frozenset[str]:
         if servers and all(server.admin is Admin.MAINT and server.sessions == 0 for server in servers):
             removable.add(name)
     passed = () if report.assignment is None else report.assignment.passed_over
-    return frozenset(removable | {over.gate.proxy for over in passed})
+    return frozenset(removable | {over.gate.place for over in passed})
+
+
+def _shut(report: Report) -> frozenset[Gate]:
+    """Gates on producers' own hosts that a new file may leave out: confirmed closed, or passed over."""
+    shut = {gate for gate, track in report.view.gates.items() if track.answers and track.is_open is False}
+    passed = () if report.assignment is None else report.assignment.passed_over
+    return frozenset(shut | {over.gate for over in passed})

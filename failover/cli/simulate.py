@@ -196,7 +196,9 @@ def _pool(asked: Asked) -> Pool | None:
             played_instead = "pools are drawn as well" if asked.drawn else "a built-in pool is played"
             click.echo(f"note: no configuration file, so {played_instead}; name yours with -c FILE", err=True)
             return None
-    return loaded(asked.ctx).pool
+    from failover.simulator import pools
+
+    return pools.load(config.find(given, os.environ, Path.cwd()))
 
 
 def _say(style: str, text: str) -> None:
@@ -358,7 +360,8 @@ def _seeds(asked: Asked) -> int:
     jobs = asked.jobs or len(os.sched_getaffinity(0))
     summary, interrupted = Summary(), False
     now = RealHost().now
-    end = None if asked.within is None else now().after(asked.within)
+    begun = now()
+    end = None if asked.within is None else begun.after(asked.within)
     with _progress("simulating", len(seeds)) as progress:
         try:
             campaign(
@@ -376,6 +379,7 @@ def _seeds(asked: Asked) -> int:
     if not summary.runs:
         click.echo("interrupted before the first run had ended", err=True)
         return INTERRUPTED
+    click.echo(_pace(summary, now().since(begun), jobs), err=True)
     explained = [] if interrupted else _explained(asked, summary, pool, profile)
     if asked.as_json:
         documents = [broken.document() for broken in explained]
@@ -392,6 +396,14 @@ def _seeds(asked: Asked) -> int:
     if interrupted:
         return INTERRUPTED
     return 1 if summary.violations else 0
+
+
+def _pace(summary: Summary, seconds: float, jobs: int) -> str:
+    """How long it took; not a part of the summary, which is alike everywhere."""
+    from failover.simulator.faults import span
+
+    each = jobs * seconds / max(1e-9, sum(result.hours for result in summary.results))
+    return f"took {span(seconds)}, jobs: {jobs}; a simulated hour takes one of them {each:.1f} s"
 
 
 @dataclass(frozen=True, slots=True)

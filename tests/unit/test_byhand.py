@@ -16,11 +16,12 @@ import botocore.validate
 import pytest
 from policy_world import World, instant, make_gateless_pool, make_pool
 from status_world import report
+from topology_world import pool as hosted
 
 from failover import status
 from failover.cli import byhand, explain
 from failover.cli.byhand import Signing
-from failover.model import Address, Pool, RecordType, Rfc2136Zone, Route53Zone, RRset, Verb
+from failover.model import Address, GateKind, Pool, RecordType, Rfc2136Zone, Route53Zone, RRset, Verb
 
 NAME = "bp.example.com."
 SECRET = "c2VjcmV0IHNlY3JldCBzZWNyZXQ="
@@ -220,3 +221,88 @@ def test_otherwise_the_zone_s_servers_are_looked_up() -> None:
     assert f"dig +noall +answer +authority {NAME} SOA" in line
     (line,) = looked(targets={"main": "a.example.net.", "backup": "192.0.2.1"})
     assert "+authority example.com. SOA" in line
+
+
+# ---------------------------------------------------------------- gates on producers' own hosts
+
+
+OWN = (GateKind.FORGING, GateKind.FIREWALL)
+
+
+def by_hand(pool: Pool, to: str = "backup") -> str:
+    text = "\n".join(byhand.commands(pool, to, {}))
+    checked = subprocess.run(["bash", "-n"], input=text, text=True, capture_output=True, timeout=30, check=False)
+    assert (checked.returncode, checked.stderr) == (0, "")
+    return text
+
+
+def in_order(text: str, *marks: str) -> bool:
+    found = [text.index(mark) for mark in marks]
+    return found == sorted(found)
+
+
+def test_a_pool_with_gates_on_its_hosts_closes_all_looks_and_then_opens() -> None:
+    text = by_hand(hosted(gates=OWN))
+    assert in_order(
+        text,
+        "# 1. Close main on its own host",
+        "order agent_main close firewall",
+        "order agent_main close forging",
+        "# 2. Look: do not go on before.",
+        'echo "$status" | agent_main | tell',
+        "# 3. Open backup on its own host.",
+        "order agent_backup open forging",
+        "order agent_backup open firewall",
+        "# 4. Look: backup must say open: true.",
+        'echo "$status" | agent_backup | tell',
+        "failover ping --network-magic 2 10.0.1.20:6000",
+    )
+    assert "socat" not in text
+    assert "every proxy" not in text
+
+
+def test_with_proxies_both_kinds_are_closed_before_either_is_opened() -> None:
+    text = by_hand(hosted(proxies=True, gates=(GateKind.FORGING,)))
+    maint, ready = "set server producers/main state maint", "set server producers/backup state ready"
+    assert in_order(text, "# 1. Close", maint, "order agent_main close forging", "# 2. Look", "# 3. Open", ready)
+    assert in_order(text, "order agent_main close forging", "# 2. Look", "order agent_backup open forging", ready)
+    assert "firewall" not in text
+
+
+def test_a_pool_of_proxies_alone_has_no_word_of_agents() -> None:
+    text = by_hand(hosted(proxies=True))
+    assert not any(word in text for word in ("ssh", "agent", "# 0."))
+
+
+def test_an_agent_is_asked_with_its_own_key_and_by_the_pinned_host_key_alone() -> None:
+    text = by_hand(hosted(gates=OWN))
+    (line,) = [line for line in text.splitlines() if line.startswith("agent_main()")]
+    words = shlex.split(line)
+    assert words[:4] == ["agent_main()", "{", "ssh", "-T"]
+    assert words[-3:] == ["failover@10.0.1.1", "serve;", "}"]
+    options = [words[index + 1] for index, word in enumerate(words) if word == "-o"]
+    assert {"BatchMode=yes", "IdentitiesOnly=yes", "StrictHostKeyChecking=yes"} <= set(options)
+    assert "KnownHostsCommand=/bin/echo failover-main-host ssh-ed25519 AAAA" in options
+    assert words[words.index("-i") + 1] == "/etc/failover/key"
+    known = replace(hosted(gates=OWN).agents[0], host_key=None, known_hosts=Path("/etc/failover/known hosts"))
+    assert "'UserKnownHostsFile=/etc/failover/known hosts'" in by_hand(
+        replace(hosted(gates=OWN), agents=(known, hosted(gates=OWN).agents[1]))
+    )
+
+
+def test_power_is_only_looked_at_and_switching_off_has_to_be_uncommented() -> None:
+    text = by_hand(hosted(gates=(*OWN, GateKind.POWER)))
+    lines = [line for line in text.splitlines() if "/usr/bin/off" in line or "/usr/bin/status" in line]
+    assert [line.startswith("# ") for line in lines if "/usr/bin/off" in line] == [True]
+    assert all(line.startswith("(cd / && env -i PATH=") for line in lines if "/usr/bin/status" in line)
+    assert in_order(
+        text, "order agent_main close forging", "/usr/bin/off", "# 3. Open", "order agent_backup open forging"
+    )
+    assert "switch it on by hand" in text
+
+
+def test_two_names_that_a_shell_cannot_tell_apart_get_two_functions() -> None:
+    pool = hosted(gates=OWN)
+    first, second = (replace(p, name=name) for p, name in zip(pool.producers, ("bp-1", "bp_1"), strict=True))
+    text = by_hand(replace(pool, producers=(first, second)), to="bp_1")
+    assert in_order(text, "order agent_bp_1_1 close forging", "order agent_bp_1_2 open forging")

@@ -81,7 +81,6 @@ def test_the_units_dump_the_proxys_own_socket(file: Path) -> None:
         (["haproxy", "--proxy", "nosuch"], "no proxy 'nosuch' in the file; it has proxy-1, proxy-2"),
         (["haproxy", "--proxy", "proxy-1", "--listen", "a b"], "'a b' is no address"),
         (["haproxy", "--proxy", "proxy-1", "--listen", ""], "'' is no address"),
-        (["topology"], "render topology: not supported by this version"),
         (["prometheus"], "render prometheus: not supported by this version"),
         (["systemd"], "render systemd: not supported by this version"),
         (["nosuch"], "nosuch"),
