@@ -17,11 +17,14 @@ from typing import Any, TypeVar
 from failover.model import (
     Address,
     FenceSettings,
+    GateKind,
     PolicySettings,
     Pool,
+    Power,
     Producer,
     Proxy,
     Record,
+    Relay,
     Rfc2136Zone,
     Route53Zone,
 )
@@ -49,6 +52,18 @@ STATE = ("disk-full", "disk-broken", "lose-acks", "conflict", "controller-power"
 DNS = ("throttle", "hang-dns", "refuse-dns", "pending", "lose-dns-replies", "late-dns", "hand-point", "freeze-server")
 PEOPLE = ("switchover", "switchover", "force", "pause", "cordon", "pin", "release")
 TAMPER = ("roll-back", "delete-state")
+AGENTS = ("agent-down", "agent-down", "agent-hang", "agent-slow", "agent-kill", "agent-kill", "host-reboot")
+KEYS = ("credentials-by-hand", "credentials-by-hand", "node-restart", "node-restart", "metrics-silent", "kes-expire")
+SWITCHES = ("power-hang", "power-lies", "power-lose-reply")
+HOSTS = (*AGENTS, *KEYS, *SWITCHES, "firewall-flush")
+
+GATES: Mapping[str, tuple[GateKind, ...]] = {  # of the producers' own, in the profiles that have such
+    "hosts": (GateKind.FORGING,),
+    "forging": (GateKind.FORGING,),
+    "confirmed": (GateKind.FORGING, GateKind.POWER),
+    "firewall": (GateKind.FIREWALL,),
+    "relays": (),
+}
 
 PROFILES: Mapping[str, tuple[str, ...]] = {
     "producers": NODES,
@@ -76,6 +91,58 @@ PROFILES: Mapping[str, tuple[str, ...]] = {
     "names": (*DNS, *NODES, "kill", "switchover", "cut"),
     "everything": (*NODES, *NETWORK, *PROXIES, *MACHINE, *STATE, *DNS, *PEOPLE),
     "tampered": (*TAMPER, *NODES, *PROXIES, "kill"),
+    "hosts": (*AGENTS, *KEYS, *AGENTS, *KEYS, *NODES, *PROXIES, *PEOPLE, "cut", "cut-one-way", "slow-path", "crash"),
+    "forging": (
+        *AGENTS,
+        *KEYS,
+        *AGENTS,
+        *KEYS,
+        *NODES,
+        *PEOPLE,
+        "cut",
+        "cut",
+        "cut-one-way",
+        "slow-path",
+        "crash",
+        "kill",
+    ),
+    "confirmed": (
+        *AGENTS,
+        *KEYS,
+        *SWITCHES,
+        *SWITCHES,
+        *NODES,
+        *NODES,
+        "switchover",
+        "force",
+        "cut",
+        "cut",
+        "crash",
+        "kill",
+    ),
+    "firewall": (
+        *AGENTS,
+        "firewall-flush",
+        "firewall-flush",
+        "node-restart",
+        *NODES,
+        *PEOPLE,
+        "cut",
+        "cut-one-way",
+        "crash",
+    ),
+    "relays": (
+        *NODES,
+        *DNS,
+        "relay-agent-down",
+        "relay-agent-down",
+        "cut",
+        "cut",
+        "switchover",
+        "switchover",
+        "kill",
+        "crash",
+    ),
 }
 
 
@@ -126,8 +193,13 @@ def default_pool(
     hard_stop_after: float | None = 5.0,
     pages: int = 0,
     policy: PolicySettings = PolicySettings(),  # noqa: B008  frozen
+    gates: tuple[GateKind, ...] = (),
+    relays: int = 0,
 ) -> Pool:
-    """A pool that is nobody's: main and backup behind two proxies, the last ``pages`` of which have stats pages."""
+    """A pool that is nobody's: main and backup behind two proxies, the last ``pages`` of which have stats pages.
+
+    ``gates`` are those on each producer's own host; ``relays`` are managed.
+    """
     names = ("main", "backup", "spare")[:producers]
     zone = Route53Zone("Z1") if route53 else Rfc2136Zone(Address("127.0.0.53", 53), "example.com.", "key.", "c2VjcmV0")
     targets = {name: f"203.0.113.{10 * (i + 1)}" for i, name in enumerate(names)}
@@ -135,7 +207,7 @@ def default_pool(
         name="EXMPL",
         network="preview",
         magic=2,
-        producers=tuple(Producer(n, Address(f"127.0.0.{i + 11}", 3001)) for i, n in enumerate(names)),
+        producers=tuple(_producer(n, i, gates) for i, n in enumerate(names)),
         proxies=tuple(
             Proxy(
                 f"proxy-{i + 1}",
@@ -152,9 +224,19 @@ def default_pool(
         records=tuple(
             Record(f"bp{i or ''}.example.com.", f"bp{i or ''}.example.com.", targets, zone) for i in range(records)
         ),
+        relays=tuple(
+            Relay(f"relay-{i + 1}", Address(f"127.0.0.{i + 51}", 3001), agent=f"relay-{i + 1}", managed=True)
+            for i in range(relays)
+        ),
         policy=policy,
-        fence=FenceSettings(require, proxies_are_only_path=require == "confirmed"),
+        fence=FenceSettings(require, proxies_are_only_path=require == "confirmed" and not gates),
     )
+
+
+def _producer(name: str, number: int, gates: tuple[GateKind, ...]) -> Producer:
+    address = Address(f"127.0.0.{number + 11}", 3001)
+    power = Power(("/usr/bin/off", name), ("/usr/bin/power", name)) if GateKind.POWER in gates else None
+    return Producer(name, address, agent=name if gates else None, gates=gates, power=power)
 
 
 def _pool(dice: _Dice, profile: str, *, wire: bool) -> Pool:
@@ -175,6 +257,27 @@ def _pool(dice: _Dice, profile: str, *, wire: bool) -> Pool:
         hard_stop_after=None if dice.number() < 0.2 and require != "confirmed" else 5.0,
         pages=int(wire),
         policy=policy,
+    )
+
+
+def _hosts_pool(dice: _Dice, profile: str) -> Pool:
+    """A pool whose producers have gates of their own, or whose relays are managed."""
+    brisk = dice.number() < 0.5
+    policy = PolicySettings(60.0, 300.0) if brisk else PolicySettings()
+    if dice.number() < 0.1:
+        policy = replace(policy, fail_back="manual")
+    proxies = profile == "hosts" or (profile == "confirmed" and dice.number() < 0.4)
+    gateless = profile == "relays"
+    return default_pool(
+        producers=3 if dice.number() < 0.25 else 2,
+        proxies=dice.pick((1, 2, 2)) if proxies else 0,
+        references=dice.pick((0, 1, 1, 2)),
+        records=1 if gateless or dice.number() < 0.15 else 0,
+        route53=dice.number() < 0.7,
+        require="none" if gateless else "confirmed" if profile == "confirmed" else "reachable",
+        policy=policy,
+        gates=GATES[profile],
+        relays=dice.pick((1, 2, 3)) if gateless or dice.number() < 0.3 else 0,
     )
 
 
@@ -200,9 +303,12 @@ def plan(seed: int, *, pool: Pool | None = None, profile: str | None = None) -> 
     dice = _Dice(seed)
     name = profile or tuple(PROFILES)[seed % len(PROFILES)]
     wire = seed % WIRE_SHARE == WIRE_SHARE - 1
-    drawn = _pool(dice, name, wire=wire)
+    drawn = _hosts_pool(dice, name) if name in GATES else _pool(dice, name, wire=wire)
     used = pool or drawn
     setup = _setup(dice, used, wire=wire)
+    if name in GATES:
+        fuse = 150.0 if used.policy.fail_over_after > 200.0 and dice.number() < 0.25 else None
+        setup = replace(setup, direct=(), duplex=(), fuse=fuse)
     if pool is not None:
         setup = replace(setup, assigned=True)
     seconds = LONG if used.policy.fail_over_after > 100 else BRISK
@@ -227,6 +333,8 @@ def _fault(dice: _Dice, kinds: Sequence[str], pool: Pool, at: float, seconds: fl
     proxy = dice.pick([p.name for p in pool.proxies]) if pool.proxies else ""
     if kind in ("cut", "cut-one-way", "slow-path", "lossy", "site-power", "site-cut"):
         return _of_the_network(dice, kind, pool, at, lasts, on)
+    if kind in (*HOSTS, "relay-agent-down"):
+        return _of_hosts(dice, kind, pool, producer, at, lasts, on)
     if kind in PEOPLE:
         return _of_people(dice, kind, producer, at, lasts, on)
     if kind in DNS:
@@ -282,6 +390,26 @@ def _of_proxies(dice: _Dice, kind: str, proxy: str, producer: str, at: float, la
     if kind in ("reload", "restart"):
         return Fault(at, kind, (proxy,), None, {"state": dice.pick(("current", "current", "stale", "none"))}, on)
     return Fault(at, kind, (proxy,), None, {"producer": producer}, on)
+
+
+def _of_hosts(
+    dice: _Dice, kind: str, pool: Pool, producer: str, at: float, lasts: float, on: str | None
+) -> Fault | None:
+    if kind == "relay-agent-down":
+        name = dice.pick([relay.name for relay in pool.relays]) if pool.relays else ""
+        return Fault(at, "agent-down", (name,), lasts, {}, on) if name else None
+    args: dict[str, Value] = {}
+    if kind == "agent-kill":
+        args, on = {"seconds": 0.05 + 0.6 * dice.number()}, "step"
+    elif kind == "agent-slow":
+        args = {"seconds": dice.pick((0.5, 2.0, 5.0, 12.0))}
+    elif kind == "credentials-by-hand":
+        args = {"keys": dice.pick(("back", "back", "away")), "node": "told" if dice.number() < 0.7 else "untold"}
+    elif kind in ("node-restart", "host-reboot"):
+        args = {"seconds": 5.0 + 80.0 * dice.number()}
+    elif kind == "power-lies":
+        args = {"about": dice.pick(("order", "order", "status"))}
+    return Fault(at, kind, (producer,), lasts if KINDS[kind].undoes else None, args, on)
 
 
 def _of_people(dice: _Dice, kind: str, producer: str, at: float, lasts: float, on: str | None) -> Fault:

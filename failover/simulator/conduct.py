@@ -11,8 +11,10 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from failover.model import Admin, Assignment, Cause, Check, Instant, Phase, Ping, Request, StepKind, Verb
+from failover.model import Admin, Assignment, Cause, Check, GateKind, Instant, Phase, Ping, Request, StepKind, Verb
+from failover.simulator.hosts import Files
 from failover.simulator.nodes import SLOTS0, Process
+from failover.simulator.spans import Spans
 
 if TYPE_CHECKING:
     from failover.simulator.machine import Daemon
@@ -29,6 +31,7 @@ GIVEN_UP = 45.0  # seconds after which a fence that does not complete is given u
 DEAD = 16.0  # seconds after which a process that ended has been missed: a ping, its timeout, and checks
 TOO_LATE = 15.0  # seconds after it expired that a request may begin something: a turn that was held up
 LAG_SLACK = 45  # slots by which our own reckoning of lag may differ: a block, an older yardstick, a ping
+CAREFUL = (Cause.VOLUNTARY, Cause.UNFIT, Cause.BY_HAND)
 BY_ITSELF = (Cause.FORCED, Cause.AT_ONCE, Cause.VOLUNTARY, Cause.UNFIT)
 
 
@@ -60,8 +63,12 @@ class Conduct:
         self._handed_back: dict[str, Instant] = {}
         self._served_at: dict[str, float] = {}  # when new connections could last reach a producer
         self._serving: tuple[str, ...] = ()
-        self._since: dict[str, float] = {}  # what lasts, since when
-        self._told: set[str] = set()
+        self._spans = Spans(world, broken)
+        self._spent: dict[str, float] = {}  # producers whose keys can sign no block, since when
+        self._sound: dict[str, float] = {}  # when those of others could again
+        self._out_at: dict[str, float] = {}  # when nothing on a producer's own host last held it back
+        self._asked: dict[str, float] = {}  # since when a producer's agent does what it is told, and can show it
+        self._lived: dict[str, float] = {}  # since when a producer runs, and can be reached
         self._fence = ""  # the decider, and the generation, of the fence that is being made
 
     # ------------------------------------------------------------ as time passes
@@ -80,6 +87,7 @@ class Conduct:
                 self._gone.pop(name, None)
             else:
                 self._gone.setdefault(name, now)
+            self._of_host(name, now)
         for x in proxies:
             for name in names:
                 before, self._admin[x.name, name] = self._admin.get((x.name, name)), x.admin[name]
@@ -88,8 +96,36 @@ class Conduct:
                 if by_hand and (not hands or now - hands[-1] >= HANDS_APART):
                     hands.append(now)
         self._names(now)
-        self._follow(now)
-        self._fencing(now)
+        self._follow()
+        self._fencing()
+
+    def _of_host(self, name: str, now: float) -> None:
+        node = self.world.nodes[name]
+        if node.spent:
+            self._spent.setdefault(name, now)
+        elif self._spent.pop(name, None) is not None:
+            self._sound[name] = now
+        host = self.world.hosts.get(name)
+        keyless = node.keyless and (host is None or host.files is not Files.LIVE)
+        if not (keyless or node.walled):
+            self._out_at[name] = now
+        able = host is not None and host.listens and not (host.hung or host.delay or host.mute)
+        if able and node.process is not Process.HUNG and self.world.network.fine("controller", name):
+            self._asked.setdefault(name, now)
+        else:
+            self._asked.pop(name, None)
+        if node.forges and node.delay < 1.0 and self.world.network.fine("controller", name):
+            self._lived.setdefault(name, now)
+        else:
+            self._lived.pop(name, None)
+
+    def spent_for(self, producer: str) -> float:
+        """Seconds for which its keys could sign no block."""
+        return self.world.nature.now() - self._spent[producer] if producer in self._spent else 0.0
+
+    def sound_for(self, producer: str) -> float:
+        """Seconds for which its keys could sign."""
+        return self.world.nature.now() - self._sound.get(producer, -1e9)
 
     def _names(self, now: float) -> None:
         for label, name in self.world.names.items():
@@ -102,7 +138,7 @@ class Conduct:
                 if len(lately) >= NAME_HANDS:
                     self._broken("another-hand", f"{label} was changed back, {len(lately)} times by now")
 
-    def _follow(self, now: float) -> None:
+    def _follow(self) -> None:
         """adoption: what somebody else has switched, or set up before us, is followed soon."""
         world, a = self.world, self.world.disk.assignment
         daemon, disk = world.machine.decider, world.disk
@@ -113,17 +149,18 @@ class Conduct:
         open_ = [n for n in world.pool.names if any(n in x.routable() for x in world.proxies.values())]
         nodes = world.nodes
         well = [n for n in open_ if world.servable(n) and nodes[n].delay < 1.0 and not nodes[n].stuck]
+        well = [n for n in well if nodes[n].gets_out]
         free = a is not None and a.phase is Phase.STEADY and not a.released and a.paused is None
         gone = able and free and a is not None and a.active in self._gone and bool(well)
         bare = able and a is None and len(well) == 1 and tuple(world.reached()) == tuple(well)
         bare = bare and any(not s.hidden for x in world.proxies.values() for s in x.sessions)
         who = ", ".join(well)
         words = f"{who} is open, alive, and not followed for more than {FOLLOW:g} s"
-        self._lasting("adoption", gone, now, FOLLOW, words)
+        self._spans.see("adoption", gone, FOLLOW, words)
         words = f"{who} alone serves, and is not adopted for more than {FOLLOW:g} s"
-        self._lasting("adoption at first", bare, now, FOLLOW, words)
+        self._spans.see("adoption", bare, FOLLOW, words, which="at first")
 
-    def _fencing(self, now: float) -> None:
+    def _fencing(self) -> None:
         """no-harm: a fence that does not complete is given up while the old one is well."""
         world, a, disk = self.world, self.world.disk.assignment, self.world.disk
         daemon, machine = world.machine.decider, world.machine
@@ -131,7 +168,7 @@ class Conduct:
         able = able and a is not None and not a.released and daemon is not None and daemon.outcome is not None
         able = able and not (disk.full or disk.broken or machine.latency > 0.1 or machine.host.asleep)
         if not able or a is None or a.active is None or daemon is None or daemon.outcome is None:
-            self._lasting("no-harm", False, now, GIVEN_UP, "")
+            self._spans.see("no-harm", False, GIVEN_UP, "")
             return
         node = world.nodes[a.active]
         able = node.forges and node.delay < 1.0 and world.network.joined("controller", a.active)
@@ -139,20 +176,9 @@ class Conduct:
         who = f"{daemon.name} {a.generation}"
         if who != self._fence:
             self._fence = who
-            self._lasting("no-harm", False, now, GIVEN_UP, "")
+            self._spans.see("no-harm", False, GIVEN_UP, "")
         words = f"fencing everyone but {a.target} for more than {GIVEN_UP:g} s, though {a.active} is well"
-        self._lasting("no-harm", able, now, GIVEN_UP, words)
-
-    def _lasting(self, what: str, so: bool, now: float, budget: float, words: str) -> None:
-        if not so:
-            self._since.pop(what, None)
-            self._told.discard(what)
-        elif what not in self._since:
-            self._since[what] = now
-            self.world.nature.after(budget + 0.001, self.world.reckon)
-        elif now - self._since[what] > budget and what not in self._told:
-            self._told.add(what)
-            self._broken(what.partition(" ")[0], words)
+        self._spans.see("no-harm", able, GIVEN_UP, words)
 
     def _references_true(self) -> bool:
         """Whether there are references, all heard, that say where the chain is."""
@@ -204,6 +230,8 @@ class Conduct:
         now = self.world.nature.now()
         if self.world.proxies and active is not None and now - self._served_at.get(active, -1e9) > UNREAD:
             self._broken("no-harm", f"the handover to {active} was ended, and no gate leads there")
+        if active is not None and now - self._out_at.get(active, -1e9) > UNREAD:
+            self._broken("no-harm", f"the handover to {active} was ended, and its own gates hold it back")
 
     def _fenced(self, before: Assignment, after: Assignment) -> None:
         """fence-first: on readings since the phase began; what is silent is passed over only where it may be."""
@@ -213,8 +241,10 @@ class Conduct:
         for over in after.passed_over:
             if not before.forced_by_hand and (careful or world.pool.fence.require == "confirmed"):
                 self._broken("fence-first", f"{over.gate} was passed over in a handover that is {after.cause.value}")
-        passed = {over.gate.proxy for over in after.passed_over}
-        for proxy in world.proxies:
+        passed = {over.gate.place for over in after.passed_over}
+        hosts = [world.hosts.get(name) for name in world.pool.others(after.active)]
+        sure = all(host is not None and bool(host.kinds) and host.shut() for host in hosts)
+        for proxy in () if sure else world.proxies:
             read = None if daemon is None else self._reads.get((daemon.name, proxy))
             if read is None or read.boot != now.boot:
                 continue
@@ -226,6 +256,42 @@ class Conduct:
                 continue  # silent since: what it last said may count (DESIGN, on return)
             elif before.since.boot == now.boot and read.mono <= before.since.mono and silence < SEEN_WITHIN:
                 self._broken("fence-first", f"{proxy} was not read since fencing began")
+
+        self._shut_out(before, after, now)
+
+    def _shut_out(self, before: Assignment, after: Assignment, now: Instant) -> None:
+        """fence-first: likewise for gates on producers' hosts; and what was confirmed is so."""
+        world, daemon = self.world, self.world.machine.decider
+        strict = world.pool.fence.require == "confirmed"
+        over = {str(p.gate) for p in after.passed_over}
+        for name in world.pool.others(after.active):
+            host = world.hosts.get(name)
+            if host is None or not host.kinds:
+                continue
+            for kind in host.kinds:
+                gate = f"{name}@{kind.value}"
+                read = None if daemon is None else self._reads.get((daemon.name, gate))
+                if kind is GateKind.POWER or read is None or read.boot != now.boot:
+                    continue
+                silence = now.since(read)
+                if gate in over and silence < world.pool.policy.fail_over_after - SLACK:
+                    self._broken("patience", f"{gate} was passed over after {silence:.1f} s of silence")
+            late = min(world.nature.now() - at for at in host.moved_at.values()) < UNREAD
+            only = world.pool.fence.proxies_are_only_path and bool(world.proxies)
+            lied = host.power.lies == "status"
+            if strict and not (host.shut() or late or only or lied or before.forced_by_hand):
+                self._broken("fence-first", f"{name} counts as shut out for sure, and makes blocks when it is up")
+
+    def switching_off(self, a: Assignment, producer: str) -> None:
+        """no-harm: no machine is switched off that answers, nor outside of a forced fence."""
+        lived = self.world.nature.now() - self._lived.get(producer, self.world.nature.now())
+        if lived > GONE:
+            self._broken("no-harm", f"{producer} is switched off, which answers since {lived:.0f} s")
+        asked = self.world.nature.now() - self._asked.get(producer, self.world.nature.now())
+        if asked > GONE and len(self.world.hosts[producer].kinds) > 1:
+            self._broken("no-harm", f"{producer} is switched off, though its agent could have shut it")
+        if a.phase is not Phase.FENCING or (a.cause in CAREFUL and not a.forced_by_hand):
+            self._broken("no-harm", f"{producer} is switched off in {a.phase.value} ({a.cause.value})")
 
     def _there(self, proxy: str) -> bool:
         """Whether the proxy's management can be reached now."""
@@ -263,17 +329,19 @@ class Conduct:
         if active is None or target is None:
             return
         if cause in (Cause.VOLUNTARY, Cause.UNFIT, Cause.BY_HAND) and not after.forced_by_hand:
-            self._complete(cause, now)
+            self._complete(cause, now, (active, target))
         if cause in (Cause.FORCED, Cause.AT_ONCE):
             if not self._majority(active):
                 self._broken("patience", f"{active} was left although no majority says that it is down")
-            if pool.gateless and self._all_deaf():
+            if pool.gateless and self.deaf(self.world.machine.decider, 1):
                 self._broken("not-blind", f"{active} was left, without a gate, while no reference answers")
             last = list(self._pings[active])[-pool.health.fall :]
             if len(last) == pool.health.fall and sum(p.ok for p in last) > 1:  # one may have come while it was written
                 self._broken("patience", f"{active} was left after {sum(not p.ok for p in last)} failed pings")
         if cause in (Cause.VOLUNTARY, Cause.UNFIT) and not any(h.producer == active for h in after.cordoned):
-            if pool.gateless:
+            agents = [self.world.agents.get(relay.name) for relay in pool.relays if relay.managed]
+            let_go = len(agents) == len(pool.relays) > 0 and all(agent is not None for agent in agents)
+            if pool.gateless and not let_go:
                 self._broken("patience", f"{active} was left by itself, although nothing can shut it out")
             if cause is Cause.VOLUNTARY and pool.policy.fail_back != "auto":
                 self._broken("patience", f"{target} got the role back by itself, although that is done by hand")
@@ -284,13 +352,14 @@ class Conduct:
             if last_time is not None and now.since(last_time) < pool.policy.fail_back_after:
                 self._broken("patience", f"{target} was handed the role back twice in {now.since(last_time):.0f} s")
 
-    def _complete(self, cause: Cause, now: Instant) -> None:
+    def _complete(self, cause: Cause, now: Instant, whose: tuple[str, str]) -> None:
         """no-harm: what needs every gate is begun only when every gate answers."""
         daemon = self.world.machine.decider
-        for proxy in self.world.proxies:
-            read = None if daemon is None else self._reads.get((daemon.name, proxy))
+        gates = [str(g) for g in self.world.pool.host_gates if g.producer in whose and g.kind is not GateKind.POWER]
+        for place in (*self.world.proxies, *gates):
+            read = None if daemon is None else self._reads.get((daemon.name, place))
             if read is not None and read.boot == now.boot and now.since(read) > UNREAD:
-                self._broken("no-harm", f"a handover ({cause.value}) was begun while {proxy} does not answer")
+                self._broken("no-harm", f"a handover ({cause.value}) was begun while {place} does not answer")
 
     def _by_request(self, after: Assignment) -> None:
         """freshness: a request that has expired begins nothing. Who has the role by request is remembered."""
@@ -329,10 +398,11 @@ class Conduct:
                 counted += 1
         return 2 * agree > counted
 
-    def _all_deaf(self) -> bool:
-        """Whether no reference answered its last ping, as the decider heard it."""
-        daemon, references = self.world.machine.decider, [str(r) for r in self.world.pool.references]
-        return daemon is not None and bool(references) and all(self._deaf.get((daemon.name, r), 0) for r in references)
+    def deaf(self, daemon: Daemon | None, misses: int) -> bool:
+        """Whether every reference failed to answer this daemon's last ``misses`` pings."""
+        if daemon is None or not self.world.pool.references:
+            return False
+        return all(self._deaf.get((daemon.name, str(r)), 0) >= misses for r in self.world.pool.references)
 
     # ------------------------------------------------------------ what is sent
 

@@ -110,6 +110,53 @@ def _kinds() -> dict[str, Kind]:
             (x,),
             ends="the servers of {who} lead to their own producers again",
         ),
+        # hosts of producers and relays
+        "agent-down": Kind(
+            "the agent of {who} is down", (p, "relay"), many=True, ends="the agent of {who} is up again"
+        ),
+        "agent-hang": Kind(
+            "the agent of {who} hangs: orders are taken, nothing is answered",
+            (p,),
+            many=True,
+            ends="the agent of {who} goes on",
+        ),
+        "agent-slow": Kind(
+            "the agent of {who} takes {seconds} s longer for each deed",
+            (p,),
+            {"seconds": 3.0},
+            many=True,
+            ends="the agent of {who} is as fast as before",
+        ),
+        "agent-kill": Kind(
+            "the agent of {who} is killed in the middle of what it does", (p,), {"seconds": 0.25}, undoes=False
+        ),
+        "credentials-by-hand": Kind(
+            "somebody moves the keys of {who} {keys}, its node {node}",
+            (p,),
+            {"keys": "back", "node": "told"},
+            undoes=False,
+        ),
+        "node-restart": Kind("the node of {who} is restarted", (p,), {"seconds": 15.0}, undoes=False),
+        "host-reboot": Kind("the machine of {who} is rebooted", (p,), {"seconds": 60.0}, undoes=False),
+        "metrics-silent": Kind(
+            "the metrics of {who} cannot be read", (p,), ends="the metrics of {who} can be read again"
+        ),
+        "kes-expire": Kind("the KES key of {who} expires", (p,), ends="{who} has a new KES key"),
+        "firewall-flush": Kind("somebody flushes the firewall of {who}", (p,), undoes=False),
+        "power-hang": Kind(
+            "the power command for {who} does not end", (p,), ends="the power command for {who} ends again"
+        ),
+        "power-lies": Kind(
+            "the power command for {who} lies about the {about}",
+            (p,),
+            {"about": "order"},
+            ends="the power command for {who} tells the truth again",
+        ),
+        "power-lose-reply": Kind(
+            "the power command for {who} switches, and does not end",
+            (p,),
+            ends="the power command for {who} ends again, having switched",
+        ),
         # the network
         "cut": Kind(
             "network cut between {who} / {from}",

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING
 
 from failover.handover import TRANSITIONS
 from failover.model import (
+    HOST_KINDS,
     Admin,
     Assignment,
     Cause,
@@ -19,16 +20,21 @@ from failover.model import (
     Commit,
     Event,
     EventKind,
+    GateKind,
     Instant,
+    Kick,
     Phase,
     Ping,
     StepKind,
 )
 from failover.simulator.conduct import Conduct
+from failover.simulator.hosts import HAND, US
 from failover.simulator.nodes import SLOTS0
+from failover.simulator.spans import Spans
 from failover.tick import Outcome
 
 if TYPE_CHECKING:
+    from failover.simulator.hosts import ProducerHost
     from failover.simulator.machine import Daemon
     from failover.simulator.world import World
 
@@ -36,10 +42,13 @@ MOST = 20  # violations kept of one run
 TAMPERED = 150.0  # seconds for which a state folder that was put back excuses: a lease, and a handover
 SEEN_WITHIN = 5.0  # seconds after which the controller has seen what another hand did: two readings and a latency
 TOLD_WITHIN = 45.0  # seconds within which two that are reachable are told: what was missed to be seen up, and a reading
+HOST_SEEN_WITHIN = 12.0  # seconds likewise for gates on producers' hosts, which are read more seldom
 REPAIR = 25.0  # seconds in which a split is ended that can be: two action timeouts and two readings
 SLACK = 0.5  # seconds that rounding and waking may cost a timer
 SYNC_SLACK = 25  # slots by which our own reckoning of lag may differ: a block, and the time of a ping
 PINGS = 4000  # remembered of each producer
+KICKS_APART = 19.5  # seconds between the relays that are made to let go, and what waking may cost
+OURS = 200.0  # seconds for which a relay without a session may be so because of us: its longest back-off
 
 
 @dataclass(frozen=True, slots=True)
@@ -73,14 +82,6 @@ class _Ping:
     lags: bool  # certainly lagging
 
 
-@dataclass(slots=True)
-class _Span:
-    """Something that lasts: since when, and how long it may."""
-
-    since: float | None = None
-    told: bool = False
-
-
 class Judge:
     """One run's judge. ``overlap`` and ``lost`` are in seconds."""
 
@@ -93,7 +94,6 @@ class Judge:
         self.points: list[Point] = []
         self.ticks = 0
         self.handovers = 0
-        self.redirects = 0
         self.edges: dict[str, int] = {}  # moves of the phase table (handover.TRANSITIONS), and how often
         self._tampered_until = -1.0
         self.tampered = False  # the state folder was put back or deleted: what it said is lost
@@ -105,15 +105,15 @@ class Judge:
         self._why: str | None = None
         self._none = False
         self._out = False
-        self._harm = _Span()
-        self._split = _Span()
-        self._untold = _Span()
+        self._spans = Spans(world, self.broken)
         self._pings: dict[str, deque[_Ping]] = {n: deque(maxlen=PINGS) for n in world.pool.names}
         self._visible_at: dict[str, float] = {}  # when a proxy's check of a producer last did not fail
-        self._deaf: dict[tuple[str, str], int] = {}
         self._told: list[tuple[str, Event]] = []
         self.conduct = Conduct(world, self.broken)
         self._accepted: frozenset[str] = frozenset()  # gates passed over, while two are reachable because of that
+        self._by_force: frozenset[str] = frozenset()  # those of them that a person passed over
+        self._kicked: dict[str, float] = {}  # relays that were made to let go, and when last
+        self._own = frozenset(g.producer for g in world.pool.host_gates if g.kind is not GateKind.POWER)
 
     def tamper(self) -> None:
         """The state folder is put back or deleted: until everything was read and put right, anything may be."""
@@ -135,9 +135,12 @@ class Judge:
         self._reached = world.reached()
         stored = world.disk.assignment
         if stored is not None and stored.passed_over:  # forgotten when the proxy answers, before anything is closed
-            self._accepted |= {str(p.gate) for p in stored.passed_over}
+            over = {str(p.gate) for p in stored.passed_over}
+            self._accepted |= over
+            self._by_force |= over if stored.forced_by_hand else set()
         self._why = self._excuse() if len(self._reached) > 1 else None
         self._accepted = frozenset(gate for gate in self._accepted if self._still_open(gate))
+        self._by_force &= self._accepted
         if self._why == "unexplained":
             self.broken("one-active", self._two())
         names = world.pool.names
@@ -154,8 +157,8 @@ class Judge:
         for name in names:
             if not world.proxies or any(x.check(name) is not Check.FAILED for x in world.proxies.values()):
                 self._visible_at[name] = now
-        self._harm_now(now, admitted)
-        self._split_now(now)
+        self._harm_now(admitted)
+        self._split_now()
         for held in world.names.values():
             if not held.holds_one() and held.put_by != "somebody":
                 self.broken("dns-never-empty", f"{held.record.label} does not hold one value with a TTL of 60 or more")
@@ -176,7 +179,13 @@ class Judge:
         gates = [
             f"{p.name}: {', '.join(f'{n} {a.value}' for n, a in p.admin.items())}" for p in self.world.proxies.values()
         ]
+        gates.extend(f"{host.name}: {self._states(host)}" for host in self.world.hosts.values() if host.kinds)
         return f"{' and '.join(self._reached)} are both reachable ({'; '.join(gates)})"
+
+    @staticmethod
+    def _states(host: ProducerHost) -> str:
+        keys = f"files {host.files.value}, {'no keys' if host.node.keyless else 'keys'} in memory"
+        return f"{keys}{', walled' if host.node.walled else ''}"
 
     def _excuse(self) -> str:
         """What two producers reachable at once are put down to."""
@@ -186,10 +195,11 @@ class Judge:
         if sum(not leak for leak in self._reached.values()) < 2:
             return "leak"
         strict = world.pool.fence.require == "confirmed"
-        found: dict[str, None] = {}
+        rightful = self._rightful()
+        found = {self._excuse_of(p): None for p in self._reached if p in self._own and p != rightful}
         for proxy in world.proxies.values():
             for session in proxy.sessions:
-                if session.producer == self._rightful() or not proxy.carries(session):
+                if session.producer == rightful or session.producer in self._own or not proxy.carries(session):
                     continue
                 gate = f"{session.producer}@{proxy.name}"
                 if session.hidden:
@@ -203,15 +213,31 @@ class Judge:
                 else:
                     why = "tampered" if world.nature.now() < self._tampered_until else "unexplained"
                 found[why] = None
-        for why in ("unexplained", "tampered", "hand", "swap", "passed-over", "reload"):
+        for why in ("unexplained", "tampered", "hand", "lied", "swap", "passed-over", "reload"):
             if why in found:
                 return why
         return "unexplained"
 
+    def _excuse_of(self, producer: str) -> str:
+        """Why a producer with gates of its own gets blocks out: any one of them would have held it back."""
+        world, host = self.world, self.world.hosts[producer]
+        strict = world.pool.fence.require == "confirmed"
+        gates = [f"{producer}@{kind.value}" for kind in host.kinds]
+        if any(who == HAND for who in host.moved_by.values()):
+            return "hand"
+        if GateKind.POWER in host.kinds and host.power.lies == "status":
+            return "lied"
+        if any(gate in self._by_force or (gate in self._accepted and not strict) for gate in gates):
+            return "passed-over"
+        return "tampered" if world.nature.now() < self._tampered_until else "unexplained"
+
     def _still_open(self, gate: str) -> bool:
         """Whether a gate that was passed over has not been shut since."""
-        producer, _, proxy = gate.partition("@")
-        x = self.world.proxies[proxy]
+        producer, _, place = gate.partition("@")
+        if place in HOST_KINDS:
+            node = self.world.nodes[producer]
+            return not (node.keyless if place == GateKind.FORGING.value else node.walled)
+        x = self.world.proxies[place]
         return x.admin[producer] is not Admin.MAINT or any(s.producer == producer for s in x.sessions)
 
     def _rightful(self) -> str | None:
@@ -239,34 +265,36 @@ class Judge:
             return None
         return daemon
 
-    def _harm_now(self, now: float, admitted: tuple[str, ...]) -> None:
+    def _harm_now(self, admitted: tuple[str, ...]) -> None:
         """no-harm: how long nobody is admitted because of a handover, while all is well with its target."""
         world, a = self.world, self.world.disk.assignment
         running = a is not None and a.phase is not Phase.STEADY and a.target is not None and not world.pool.gateless
         well = running and not admitted and self._steered() is not None and world.servable(str(a and a.target))
         well = well and all(x.running and not x.hung and not x.swapped for x in world.proxies.values())
-        well = well and not any(world.machine.decider_sees_contested())
-        budget = 2 * world.pool.lease.action_timeout + 30.0 + self._hidden()
-        self._lasting(self._harm, well, now, budget, "no-harm", f"nobody is admitted for more than {budget:g} s")
+        well = well and not any(world.machine.decider_sees_contested()) and self._agents_fine()
+        hidden = max((x.config.hard_stop_after or 0.0 for x in world.proxies.values()), default=0.0)
+        budget = 4 * world.pool.lease.action_timeout + 30.0 + hidden  # two of these may go by in taint
+        self._spans.see("no-harm", well, budget, f"nobody is admitted for more than {budget:g} s")
 
-    def _hidden(self) -> float:
-        bounds = [p.config.hard_stop_after or 0.0 for p in self.world.proxies.values()]
-        return max(bounds, default=0.0) + world_patience(self.world)
-
-    def _split_now(self, now: float) -> None:
+    def _split_now(self) -> None:
         """A split that the controller can end is ended soon."""
         world, a = self.world, self.world.disk.assignment
         able = self._why in ("hand", "passed-over", "unexplained") and self._steered() is not None
         able = able and a is not None and a.phase is Phase.STEADY and a.active is not None
         able = able and world.nodes[str(a and a.active)].forges and world.nodes[str(a and a.active)].delay < 1.0
         able = able and all(x.running and not x.hung and not x.swapped for x in world.proxies.values())
-        able = able and not any(world.machine.decider_sees_contested())
-        self._lasting(self._split, able, now, REPAIR, "repair", f"{self._two()} for more than {REPAIR:g} s")
+        able = able and not any(world.machine.decider_sees_contested()) and self._agents_fine()
+        self._spans.see("repair", able, REPAIR, f"{self._two()} for more than {REPAIR:g} s")
         daemon = world.machine.decider
         shown = daemon is not None and daemon.outcome is not None and daemon.outcome.split_brain and daemon.told_split
         blind = self._why in ("hand", "passed-over", "unexplained") and self._watched() and not shown
         words = f"{self._two()} for more than {TOLD_WITHIN:g} s, and nobody was told"
-        self._lasting(self._untold, blind, now, TOLD_WITHIN, "split-told", words)
+        self._spans.see("split-told", blind, TOLD_WITHIN, words)
+
+    def _agents_fine(self) -> bool:
+        """Whether every agent with a gate does what it is told, at once."""
+        hosts = (host for host in self.world.hosts.values() if host.kinds)
+        return all(h.listens and not (h.hung or h.delay or h.mute or h.power.hung) and h.runs for h in hosts)
 
     def _watched(self) -> bool:
         """Whether somebody decides who can see every gate, and write down what it sees."""
@@ -278,21 +306,12 @@ class Judge:
             return False
         if not all(x.running and not x.hung and not x.swapped for x in world.proxies.values()):
             return False
+        if not self._agents_fine() or not all(world.network.fine("controller", host) for host in world.hosts):
+            return False
         active = world.nodes.get(str(a.active))
         if active is None or not active.forges or not world.network.fine("controller", active.name):
             return False
         return all(world.network.fine("controller", x) for x in world.proxies)
-
-    def _lasting(self, span: _Span, so: bool, now: float, budget: float, name: str, words: str) -> None:
-        if not so:
-            span.since, span.told = None, False
-            return
-        if span.since is None:
-            span.since = now
-            self.world.nature.after(budget + 0.001, self.world.reckon)
-        elif now - span.since > budget and not span.told:
-            span.told = True
-            self.broken(name, words)
 
     # ------------------------------------------------------------ what the controller sees
 
@@ -308,8 +327,6 @@ class Judge:
     def heard_reference(self, daemon: Daemon, reference: str, ok: bool) -> None:
         """A ping of a reference ended."""
         self.conduct.heard_reference(daemon, reference, ok)
-        key = (daemon.name, reference)
-        self._deaf[key] = 0 if ok else self._deaf.get(key, 0) + 1
 
     def ticked(self, daemon: Daemon, outcome: Outcome) -> None:
         """explained: every decision carries the rule's number and words, and what those before it lacked."""
@@ -350,7 +367,8 @@ class Judge:
             return
         if before.generation > after.generation and not self.tampered:
             self.broken("freshness", f"the generation fell from {before.generation} to {after.generation}")
-        if after.phase is Phase.STEADY and not self.world.pool.gateless:
+        put_back = after.generation < before.generation  # the first commit on what was put back begins nothing
+        if after.phase is Phase.STEADY and (put_back or not self.world.pool.gateless):
             return
         self.handovers += 1
         if self.healed_at is not None:
@@ -374,6 +392,7 @@ class Judge:
                 self.broken("patience", f"{active} was left although its last ping was answered")
         elif after.cause is Cause.UNFIT:
             unseen = self.world.nature.now() - self._visible_at.get(active, 0.0)
+            unseen = max(unseen, self.conduct.spent_for(active))
             seconds = max(unseen, self._in_trouble(active, now, policy.fail_over_after))
             if seconds < policy.fail_over_after - SLACK:
                 self.broken("patience", f"{active} was left as unfit after {seconds:.1f} s")
@@ -385,7 +404,7 @@ class Judge:
                 return
             failovers = sum(1 for f in before.failovers if now.since(f) <= 86_400.0)
             wait = policy.fail_back_after * min(8, 1 << max(0, failovers - 1))
-            seconds = self._fit_for(target, now)
+            seconds = min(self._fit_for(target, now), self.conduct.sound_for(target))
             if seconds < wait - SLACK:
                 self.broken("patience", f"back to {target} after {seconds:.1f} s of fitness, {wait:g} are asked for")
 
@@ -454,6 +473,31 @@ class Judge:
             self.broken("journal-first", f"{gate} was not in the journal when it left")
         if kind is StepKind.OPEN:
             self._fence_first(daemon, a, producer, gate)
+        elif proxy == GateKind.POWER.value:
+            self.conduct.switching_off(a, producer)
+
+    def kicking(self, daemon: Daemon, kick: Kick) -> None:
+        """A relay's sessions are about to be ended: may they?"""
+        world, now, a = self.world, self.world.nature.now(), self.world.disk.assignment
+        if a is None or a.phase is not Phase.STEADY or kick.producer == a.active or kick.generation != a.generation:
+            self.broken("freshness", f"{kick} while the store says {a and a.phase.value} {a and a.active}")
+        if a is not None:
+            self._not_blind(daemon, a, str(kick))
+        if not next(relay.managed for relay in world.pool.relays if relay.name == kick.relay):
+            self.broken("no-harm", f"{kick}, which is not managed")
+        others = [name for name, at in self._kicked.items() if now - at < KICKS_APART and name != kick.relay]
+        if others:
+            self.broken(
+                "no-harm", f"{kick}, although {others[0]} was made to let go {now - self._kicked[others[0]]:.1f} s ago"
+            )
+        self._kicked[kick.relay] = now
+        left = {
+            n: [s for s in r.direct() if n != kick.relay or s.producer != kick.producer]
+            for n, r in world.relays.items()
+        }
+        bare = [n for n in left if not left[n] and now - self._kicked.get(n, -1e9) < OURS]
+        if len(world.relays) > 1 and not any(left.values()) and len(bare) > 1:
+            self.broken("no-harm", f"{kick}, and {', '.join(n for n in bare if n != kick.relay)} has not come back")
 
     def _not_blind(self, daemon: Daemon, a: Assignment, gate: str) -> None:
         world = self.world
@@ -468,9 +512,7 @@ class Judge:
             held = daemon.controller.report().lease
             if held is None or held.expires.reached(now):
                 self.broken("not-blind", f"{gate} with a lease that has run out")
-        references = [str(r) for r in world.pool.references]
-        fall = world.pool.health.fall
-        if references and all(self._deaf.get((daemon.name, r), 0) >= fall for r in references):
+        if self.conduct.deaf(daemon, world.pool.health.fall):
             self.broken("not-blind", f"{gate} while no reference answers")
 
     def _fence_first(self, daemon: Daemon, a: Assignment, producer: str, gate: str) -> None:
@@ -478,6 +520,8 @@ class Judge:
         world, now = self.world, self.world.nature.now()
         passed = {str(p.gate) for p in a.passed_over}
         for other in world.pool.others(producer):
+            if other in self._own and self._held_back(daemon, other, gate, passed):
+                continue
             for proxy in world.proxies.values():
                 name = f"{other}@{proxy.name}"
                 if not proxy.running or proxy.swapped or now - proxy.moved_at[other] < SEEN_WITHIN:
@@ -497,6 +541,30 @@ class Judge:
                     self.broken("fence-first", f"{gate} while {name} is {proxy.admin[other].value}, {visible} sessions")
                 elif not self._alerted(name):
                     self.broken("journal-first", f"{gate}, passing over {name} without an alert in the journal")
+
+    def _held_back(self, daemon: Daemon, other: str, gate: str, passed: set[str]) -> bool:
+        """Whether its own gates hold it back; said, when they do not and nothing else does."""
+        world, host, now = self.world, self.world.hosts[other], self.world.nature.now()
+        if host.shut():
+            return True
+        gates = [f"{other}@{kind.value}" for kind in host.kinds if kind is not GateKind.POWER]
+        late = min(now - at for at in host.moved_at.values()) < HOST_SEEN_WITHIN
+        unseen = any(
+            who != US and not self.conduct.could_see(daemon, f"{other}@{kind.value}", host.moved_at[kind])
+            for kind, who in host.moved_by.items()
+        )
+        if late or (unseen and world.pool.fence.require != "confirmed") or host.power.lies == "status":
+            return True
+        if any(name in passed for name in gates):
+            if not all(self._alerted(name) for name in gates if name in passed):
+                self.broken(
+                    "journal-first", f"{gate}, passing over {other}'s own gates without an alert in the journal"
+                )
+            return False
+        only = world.pool.fence.proxies_are_only_path and bool(world.proxies)
+        if not only:
+            self.broken("fence-first", f"{gate} while {other} is not held back: {self._states(host)}")
+        return False
 
     def _hidden_ones(self, proxy: str, other: str, gate: str) -> None:
         """Sessions that a reload hides are waited for, as far as it is known how long."""
@@ -571,14 +639,9 @@ class Judge:
 
 RUNNING = frozenset(t.name for t in TRANSITIONS if t.name not in ("decided", "by-hand"))
 EDGES = tuple(f"{t.name} from {t.origin.value}" if t.name == "by-hand" else t.name for t in TRANSITIONS)
-MUST_END = ("split-brain", "not-serving", "tainted", "proxy-silent")
+MUST_END = ("split-brain", "not-serving", "tainted", "proxy-silent", "gate-silent", "relay-silent")
 
 
 def _subject(event: Event) -> tuple[EventKind, str]:
     """What an event is about, however it is worded."""
     return (event.kind, str(event.detail.get("alert", "")))
-
-
-def world_patience(world: World) -> float:
-    """Seconds for which taint may hold up a handover: two action timeouts."""
-    return 2 * world.pool.lease.action_timeout

@@ -13,10 +13,11 @@ from typing import TYPE_CHECKING
 
 from failover.controller import Controller
 from failover.errors import FailoverError
-from failover.model import Address, Event, Phase, Ping, Pool, Record, StepKind, Tip
-from failover.ports import PingPort, ProxyPort, RecordPort, VerifyPort
+from failover.model import Address, Event, Gate, GateReading, Kick, Phase, Ping, Pool, Record, Step, StepKind, Tip
+from failover.ports import GatePort, Hosts, NodePort, PingPort, ProxyPort, RecordPort, RelayPort, VerifyPort
 from failover.simulator.edges import Exit, SimPing, SimProxyPort
 from failover.simulator.host import UTC0, VirtualHost
+from failover.simulator.host_edges import Lease, SimHosts
 from failover.simulator.loop import OWNER
 from failover.simulator.names import SimRecordPort, SimVerifyPort
 from failover.simulator.store import SimStore
@@ -25,7 +26,7 @@ from failover.tick import Outcome
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from failover.model import ProxyReading
+    from failover.model import ProxyReading, RelayReading
     from failover.simulator.world import World
 
 STARTS_AGAIN = 5.0  # seconds after which a daemon that could not start is started again
@@ -68,13 +69,14 @@ class Machine:
         return next((d for d in self.daemons if d.holds_lease), None)
 
     def decider_sees_contested(self) -> tuple[bool, ...]:
-        """For each proxy, whether the decider has stopped fighting over it."""
+        """For each proxy, and gate on a host, whether the decider has stopped fighting over it."""
         daemon = self.decider
         if daemon is None or daemon.controller is None:
             return ()
         report = daemon.controller.report()
-        tracks = report.view.proxies.values()
-        return tuple(t.contested_until is not None and not t.contested_until.reached(report.now) for t in tracks)
+        untils = [t.contested_until for t in report.view.proxies.values()]
+        untils.extend(t.contested_until for t in report.view.gates.values())
+        return tuple(until is not None and not until.reached(report.now) for until in untils)
 
     def start(self, *, second: bool = False) -> Daemon | None:
         """Start a daemon, unless one runs already."""
@@ -182,6 +184,7 @@ class Daemon:
                 _WatchedPing(self),
                 self._ports,
                 records=self._record_ports,
+                hosts=self._hosts,
                 holder=self.name,
                 observers=(self,),
             )
@@ -210,6 +213,9 @@ class Daemon:
 
     def _ports(self, pool: Pool) -> Mapping[str, ProxyPort]:
         return {p.name: _WatchedProxy(self, p.name) for p in pool.proxies}
+
+    def _hosts(self, pool: Pool, lease: Lease) -> Hosts:
+        return _WatchedHosts(self, SimHosts(pool, self.world.hosts, self.world.agents, self.exit, lease))
 
     def _record_ports(self, record: Record) -> tuple[RecordPort, VerifyPort]:
         world, host = self.world, self.machine.host
@@ -305,6 +311,74 @@ class _WatchedProxy:
 
     async def close(self) -> None:
         await self._port.close()
+
+
+class _WatchedGate:
+    """The way to one gate on a producer's own host; what is about to be sent is judged at the last moment."""
+
+    def __init__(self, daemon: Daemon, gate: Gate, port: GatePort) -> None:
+        self._daemon = daemon
+        self._gate = gate
+        self._port = port
+
+    async def read(self, timeout: float) -> GateReading:
+        found = await self._port.read(timeout)
+        if self._daemon.alive:
+            self._daemon.world.judge.conduct.read(self._daemon, str(self._gate))
+        return found
+
+    async def set(self, step: Step, timeout: float, still_valid: Callable[[], bool]) -> bool:
+        daemon = self._daemon
+
+        def valid() -> bool:
+            if not still_valid():
+                return False
+            if daemon.alive:
+                daemon.world.sending(daemon, step.gate.place, step.kind, step.gate.producer)
+            return daemon.alive
+
+        return await self._port.set(step, timeout, valid)
+
+    async def close(self) -> None:
+        await self._port.close()
+
+
+class _WatchedRelay:
+    """The way to one relay's host."""
+
+    def __init__(self, daemon: Daemon, port: RelayPort) -> None:
+        self._daemon = daemon
+        self._port = port
+
+    async def read(self, timeout: float) -> RelayReading:
+        return await self._port.read(timeout)
+
+    async def kick(self, kick: Kick, timeout: float, still_valid: Callable[[], bool]) -> bool:
+        daemon = self._daemon
+
+        def valid() -> bool:
+            if not still_valid():
+                return False
+            if daemon.alive:
+                daemon.world.kicking(daemon, kick)
+            return daemon.alive
+
+        return await self._port.kick(kick, timeout, valid)
+
+    async def close(self) -> None:
+        await self._port.close()
+
+
+class _WatchedHosts:
+    """The ways to hosts."""
+
+    def __init__(self, daemon: Daemon, hosts: SimHosts) -> None:
+        self.gates: Mapping[Gate, GatePort] = {g: _WatchedGate(daemon, g, port) for g, port in hosts.gates.items()}
+        self.nodes: Mapping[str, NodePort] = hosts.nodes
+        self.relays: Mapping[str, RelayPort] = {n: _WatchedRelay(daemon, port) for n, port in hosts.relays.items()}
+
+    async def close(self) -> None:
+        """See Hosts."""
 
 
 def typed_ping(nodes: Mapping[Address, object], exit_: Exit) -> PingPort:

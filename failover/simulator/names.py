@@ -53,6 +53,19 @@ class Tried(NamedTuple):
     applied: bool
 
 
+class _Marked:
+    """The servers that have one fault. Set it, ``|=`` and ``-=`` it; what was so is remembered."""
+
+    def __set_name__(self, owner: type[Name], fault: str) -> None:
+        self._fault = fault
+
+    def __get__(self, name: Name, owner: type[Name]) -> Set[str]:
+        return name.marked[self._fault]
+
+    def __set__(self, name: Name, servers: Set[str]) -> None:
+        name.mark(self._fault, servers)
+
+
 class Name:
     """What is true of one record.
 
@@ -63,8 +76,12 @@ class Name:
     made, and their answers lost. ``late``: a change is carried out only so many seconds after it arrived, compared
     with what is held then. ``unownable``: the name holds something else, in these words. ``spread``: seconds until a
     change has reached a server, at least and at most; ``pending_for``: seconds until it has reached the last one of
-    Route 53's. Of servers there are ``silent``, ``lame`` and ``frozen`` ones (which go on saying what they say).
+    Route 53's.
     """
+
+    silent = _Marked()  # servers that do not answer
+    lame = _Marked()  # that answer without authority
+    frozen = _Marked()  # that learn of no more changes, and what they missed when they are released
 
     def __init__(self, record: Record, nature: Nature, rrset: RRset | None) -> None:
         self.record = record
@@ -83,7 +100,7 @@ class Name:
         self.hung = False
         self.unownable: str | None = None
         self._nature = nature
-        self._marked: dict[str, frozenset[str]] = {"silent": frozenset(), "lame": frozenset(), "frozen": frozenset()}
+        self.marked: dict[str, frozenset[str]] = {"silent": frozenset(), "lame": frozenset(), "frozen": frozenset()}
         self._versions: list[RRset | None] = [rrset]
         self._reached = dict.fromkeys(SERVERS, 0)  # the newest version that has got to a server,
         self._says = dict.fromkeys(SERVERS, 0)  # and the one that it tells
@@ -103,32 +120,19 @@ class Name:
         """Another writer removes the record: there is no such name any more."""
         self._write(None, who)
 
-    @property
-    def silent(self) -> Set[str]:
-        """Servers that do not answer. Set it, ``|=`` and ``-=`` it; what was so is remembered."""
-        return self._marked["silent"]
-
-    @silent.setter
-    def silent(self, servers: Set[str]) -> None:
-        self._mark("silent", servers)
-
-    @property
-    def lame(self) -> Set[str]:
-        """Servers that answer without authority. See ``silent``."""
-        return self._marked["lame"]
-
-    @lame.setter
-    def lame(self, servers: Set[str]) -> None:
-        self._mark("lame", servers)
-
-    @property
-    def frozen(self) -> Set[str]:
-        """Servers that learn of no more changes, and what they missed when they are released. See ``silent``."""
-        return self._marked["frozen"]
-
-    @frozen.setter
-    def frozen(self, servers: Set[str]) -> None:
-        self._mark("frozen", servers)
+    def mark(self, fault: str, servers: Set[str]) -> None:
+        """Let these servers, and no others, have this fault (``silent``, ``lame`` or ``frozen``) from now on."""
+        before, after = self.marked[fault], frozenset(servers)
+        unknown = sorted(after - frozenset(SERVERS))
+        if unknown:
+            raise ValueError(f"{self.label} has no server {', '.join(unknown)}: it has {', '.join(SERVERS)}")
+        self.marked[fault] = after
+        for server in SERVERS:
+            if (server in before) != (server in after):
+                self._note(server)
+                self._nature.tell(f"{server} of {self.label} is {fault if server in after else f'no longer {fault}'}")
+                self._nature.changed()
+                self._learn(server)
 
     # ------------------------------------------------------------ what is so
 
@@ -225,19 +229,6 @@ class Name:
         self._note(server)
         self._nature.tell(f"{server} says {self._versions[number] or 'no such name'} of {self.label}")
         self._nature.changed()
-
-    def _mark(self, fault: str, servers: Set[str]) -> None:
-        before, after = self._marked[fault], frozenset(servers)
-        unknown = sorted(after - frozenset(SERVERS))
-        if unknown:
-            raise ValueError(f"{self.label} has no server {', '.join(unknown)}: it has {', '.join(SERVERS)}")
-        self._marked[fault] = after
-        for server in SERVERS:
-            if (server in before) != (server in after):
-                self._note(server)
-                self._nature.tell(f"{server} of {self.label} is {fault if server in after else f'no longer {fault}'}")
-                self._nature.changed()
-                self._learn(server)
 
     def _note(self, server: str) -> None:
         """Remember what the server answers from now on."""

@@ -6,7 +6,7 @@ from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING
 
 from failover.errors import StoreError
-from failover.model import Admin, Request, RRset, Verb
+from failover.model import BEGIN_WITHIN, Admin, Request, RRset, Verb
 from failover.simulator.faults import KINDS, Fault, Value
 from failover.simulator.nodes import Node, Process
 from failover.simulator.proxies import HAProxy
@@ -14,12 +14,12 @@ from failover.simulator.store import SimStore
 from failover.simulator.world import Line
 
 if TYPE_CHECKING:
+    from failover.simulator.hosts import ProducerHost
     from failover.simulator.names import Name
     from failover.simulator.world import World
 
 Undo = Callable[[], None]
 MOST_CYCLES = 1000  # of one crash loop
-ASK_WITHIN = 60.0  # seconds after which a request expires
 
 
 class Nemesis:
@@ -81,6 +81,10 @@ class Nemesis:
             node.heal()
         for proxy in world.proxies.values():
             proxy.heal()
+        for host in world.hosts.values():
+            host.heal()
+        for agent in world.agents.values():
+            agent.heal()
         for name in world.names.values():
             name.throttled, name.hung, name.loses_replies, name.refuses = False, False, False, None
             name.late, name.pending_for, name.unownable = 0.0, 0.0, None
@@ -108,6 +112,9 @@ class Nemesis:
                 found.append(world.nodes[name])
             found.extend(n for n in world.references.values() if n.name == name)
         return found
+
+    def _hosts(self, fault: Fault) -> list[ProducerHost]:
+        return [self.world.hosts[name] for name in fault.targets if name in self.world.hosts]
 
     def _proxies(self, fault: Fault) -> list[HAProxy]:
         return [self.world.proxies[name] for name in fault.targets if name in self.world.proxies]
@@ -260,6 +267,87 @@ class Nemesis:
 
         put(True)
         return lambda: put(False)
+
+    # ------------------------------------------------------------ hosts
+
+    def _agent_down(self, fault: Fault) -> Undo:
+        agents = [*self._hosts(fault), *(self.world.agents[n] for n in fault.targets if n in self.world.agents)]
+
+        def put(running: bool) -> None:
+            for agent in agents:
+                agent.running = running
+
+        put(False)
+        for agent in agents:
+            agent.kill()
+        return lambda: put(True)
+
+    def _agent_hang(self, fault: Fault) -> Undo:
+        hosts = self._hosts(fault)
+        for host in hosts:
+            host.hung = True
+
+        def resume() -> None:
+            for host in hosts:
+                host.resume()
+
+        return resume
+
+    def _agent_slow(self, fault: Fault) -> Undo:
+        return self._each_host(fault, "delay", _number(fault, "seconds"), 0.0)
+
+    def _agent_kill(self, fault: Fault) -> None:
+        for host in self._hosts(fault):
+            self.world.nature.after(_number(fault, "seconds"), host.kill)
+
+    def _credentials_by_hand(self, fault: Fault) -> None:
+        told = fault.args.get("node", "told") == "told"
+        for host in self._hosts(fault):
+            host.hand(open_=fault.args.get("keys", "back") == "back", told=told)
+
+    def _node_restart(self, fault: Fault) -> None:
+        for node in self._nodes(fault):
+            node.set(Process.DOWN)
+        self.world.nature.after(_number(fault, "seconds"), lambda: None if self._healed else self._start(fault))
+
+    def _host_reboot(self, fault: Fault) -> None:
+        for host in self._hosts(fault):
+            host.reboot(_number(fault, "seconds"))
+
+    def _metrics_silent(self, fault: Fault) -> Undo:
+        return self._each_host(fault, "mute", True, False)
+
+    def _kes_expire(self, fault: Fault) -> Undo:
+        return self._each(fault, "spent", True, False)
+
+    def _firewall_flush(self, fault: Fault) -> None:
+        for host in self._hosts(fault):
+            host.flush()
+
+    def _power_hang(self, fault: Fault) -> Undo:
+        return self._each_switch(fault, "hung", True, False)
+
+    def _power_lies(self, fault: Fault) -> Undo:
+        return self._each_switch(fault, "lies", str(fault.args.get("about", "order")), "")
+
+    def _power_lose_reply(self, fault: Fault) -> Undo:
+        return self._each_switch(fault, "loses", True, False)
+
+    def _each_host(self, fault: Fault, attribute: str, value: object, healed: object) -> Undo:
+        def put(what: object) -> None:
+            for host in self._hosts(fault):
+                setattr(host, attribute, what)
+
+        put(value)
+        return lambda: put(healed)
+
+    def _each_switch(self, fault: Fault, attribute: str, value: object, healed: object) -> Undo:
+        def put(what: object) -> None:
+            for host in self._hosts(fault):
+                setattr(host.power, attribute, what)
+
+        put(value)
+        return lambda: put(healed)
 
     # ------------------------------------------------------------ the network
 
@@ -428,7 +516,7 @@ class Nemesis:
             f"request-{self._asked}",
             verb,
             now,
-            now.after(ASK_WITHIN),
+            now.after(BEGIN_WITHIN),
             "operator",
             producer or None,
             reason=str(values.get("reason", "")),

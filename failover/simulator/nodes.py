@@ -36,6 +36,9 @@ class Node:
         self.stuck = False  # it answers, but adopts no block any more
         self.fork: int | None = None  # the block number from which on it is on a chain of its own
         self.lies_ahead = 0  # slots by which a foreign or lying peer is ahead of the chain
+        self.keyless = False  # its process has no credentials
+        self.spent = False  # its KES key can sign no block any more
+        self.walled = False  # a firewall lets nobody to it, and nothing of it out
         self.syncs: Callable[[], bool] = lambda: True
         self._nature = nature
         self._network = network
@@ -45,8 +48,13 @@ class Node:
 
     @property
     def forges(self) -> bool:
-        """Whether it makes blocks when it is slot leader, if it has anybody to send them to."""
+        """Whether it runs as it should: it makes blocks when it is slot leader, if it has the keys (``gets_out``)."""
         return self.powered and self.process is Process.UP
+
+    @property
+    def gets_out(self) -> bool:
+        """Whether it makes blocks, and nothing on its own host keeps them there."""
+        return self.forges and not (self.keyless or self.spent or self.walled)
 
     @property
     def in_sync(self) -> bool:

@@ -29,6 +29,7 @@ class Session:
     hidden: bool = False  # held by a worker that was told to stop
     open: bool = True
     broken: bool = False  # one side cannot reach the other any more
+    serial: int = 0  # tells a direct one from the next
 
     def end(self) -> None:
         """Close it; the relay notices and dials again."""
@@ -75,7 +76,7 @@ class HAProxy:
         if self.checks == "none":
             return Check.NONE
         node = self._nodes[producer]
-        if not node.powered or node.process in (Process.DOWN, Process.STARTING):
+        if not node.powered or node.walled or node.process in (Process.DOWN, Process.STARTING):
             return Check.FAILED
         if not self._network.joined(self.name, producer):
             return Check.FAILED
@@ -110,7 +111,7 @@ class HAProxy:
         """End a session whose producer's process is gone, or which has been broken for long."""
         node = self._nodes[session.producer]
         reached = self._network.joined(self.name, session.producer)
-        if reached and node.process in (Process.DOWN, Process.STARTING) and not self.hung:
+        if reached and (node.walled or node.process in (Process.DOWN, Process.STARTING)) and not self.hung:
             self._drop(session)
             return
         answers = node.powered and node.process is not Process.HUNG
@@ -158,7 +159,7 @@ class HAProxy:
         self._turn += 1
         producer = self.leads_to(servers[self._turn % len(servers)])
         node = self._nodes[producer]
-        takes = node.powered and node.process in (Process.UP, Process.HUNG)
+        takes = node.powered and not node.walled and node.process in (Process.UP, Process.HUNG)
         if not takes or not self._network.joined(self.name, producer):
             return None
         session = Session(relay, producer, self.name, on_end)
@@ -168,7 +169,7 @@ class HAProxy:
 
     def carries(self, session: Session) -> bool:
         """Whether blocks pass through it just now."""
-        if not session.open or not self.running or self.hung or not self._nodes[session.producer].forges:
+        if not session.open or not self.running or self.hung or not self._nodes[session.producer].gets_out:
             return False
         network = self._network
         return network.open(session.producer, self.name) and network.open(self.name, session.relay)

@@ -54,6 +54,11 @@ class Relay:
         self._proxies = proxies
         self._nature = nature
         self._network = network
+        self._serial = 0
+
+    def direct(self) -> list[Session]:
+        """Its open sessions with producers themselves."""
+        return [session for way in self.ways for session in way.sessions() if session.proxy is None]
 
     def start(self) -> None:
         """Dial everything."""
@@ -97,10 +102,11 @@ class Relay:
         if producer is None:
             return None
         node = self._nodes[producer]
-        takes = node.powered and node.process in (Process.UP, Process.HUNG)
+        takes = node.powered and not node.walled and node.process in (Process.UP, Process.HUNG)
         if not takes or not self._network.joined(self.name, producer):
             return None
-        return Session(self.name, producer, None, lambda: self._lost(way))
+        self._serial += 1
+        return Session(self.name, producer, None, lambda: self._lost(way), serial=self._serial)
 
     def _lost(self, way: Way) -> None:
         if way.session is not None and way.session.open:
@@ -109,10 +115,10 @@ class Relay:
 
     def reckon(self) -> None:
         """End direct sessions whose other end is gone."""
-        for session in [session for way in self.ways for session in way.sessions() if session.proxy is None]:
+        for session in self.direct():
             node = self._nodes[session.producer]
             joined = self._network.joined(self.name, session.producer)
-            if joined and node.process in (Process.DOWN, Process.STARTING):
+            if joined and (node.walled or node.process in (Process.DOWN, Process.STARTING)):
                 session.end()
                 continue
             answers = joined and node.process is not Process.HUNG

@@ -427,7 +427,7 @@ class _Play:
 
     def _send(self, steps: tuple[Step, ...]) -> None:
         for step in steps:
-            self.board.post_sent(step.gate.proxy, step.kind, step.gate.producer)
+            self.board.post_sent(step.gate.place, step.kind, step.gate.producer)
             self.open[step.gate.producer] = step.kind is StepKind.OPEN
 
     def _point(self, pointings: tuple[Pointing, ...], now: Instant) -> None:

@@ -7,9 +7,9 @@ itself: then they are its own. The same scenario so plays in every pool that has
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
-from failover.model import Pool
+from failover.model import HOST_KINDS, GateKind, Pool
 
 CONTROLLER, DNS = "controller", "dns"
 ALIASES = {"producer": ("main", "backup"), "record": ("record",)}
@@ -33,6 +33,7 @@ class Roles:
 
     parts: Mapping[str, tuple[str, ...]]  # by kind: producer, proxy, relay, reference, record, controller, dns
     also: Mapping[str, tuple[str, ...]]  # other names of the same parts, as the file has them
+    has: Mapping[str, int] = field(default_factory=dict)  # by what a scenario may need besides: how many there are
 
     @classmethod
     def of(cls, pool: Pool, relays: int) -> Roles:
@@ -40,13 +41,15 @@ class Roles:
         parts = {
             "producer": pool.names,
             "proxy": tuple(proxy.name for proxy in pool.proxies),
-            "relay": tuple(f"relay-{i}" for i in range(1, relays + 1)),
+            "relay": relay_names(pool, relays),
             "reference": tuple(f"reference-{i}" for i in range(1, len(pool.references) + 1)),
             "record": tuple(record.label for record in pool.records),
             "controller": (CONTROLLER,),
             "dns": (DNS,) if pool.records else (),
         }
-        return cls(parts, {"reference": tuple(str(address) for address in pool.references)})
+        has = {kind.value: sum(kind in p.gates for p in pool.producers) for kind in GateKind}
+        has["managed-relay"] = sum(relay.managed for relay in pool.relays)
+        return cls(parts, {"reference": tuple(str(address) for address in pool.references)}, has)
 
     def places(self) -> tuple[str, ...]:
         """Every machine or service between which there is a network."""
@@ -78,6 +81,11 @@ class Roles:
                 yield GROUPS[kind], own
 
 
+def relay_names(pool: Pool, count: int) -> tuple[str, ...]:
+    """The relays of the world around a pool: those of its file, or so many that it does not name."""
+    return tuple(relay.name for relay in pool.relays) or tuple(f"relay-{i + 1}" for i in range(count))
+
+
 NEEDS: Mapping[str, tuple[str, int]] = {
     "proxy": ("proxy", 1),
     "second-proxy": ("proxy", 2),
@@ -87,6 +95,10 @@ NEEDS: Mapping[str, tuple[str, int]] = {
     "second-record": ("record", 2),
     "reference": ("reference", 1),
     "second-reference": ("reference", 2),
+    "forging": ("forging", 2),
+    "firewall": ("firewall", 2),
+    "power": ("power", 2),
+    "managed-relay": ("managed-relay", 1),
 }
 _COUNTED = {1: "a", 2: "two", 3: "three"}
 
@@ -96,8 +108,10 @@ def lacks(need: str, roles: Roles) -> str | None:
     if need == "no-proxy":
         return "a pool without any proxy" if roles.parts["proxy"] else None
     kind, least = NEEDS[need]
-    if len(roles.parts[kind]) >= least:
+    if (len(roles.parts[kind]) if kind in roles.parts else roles.has.get(kind, 0)) >= least:
         return None
-    what = {"record": "DNS record"}.get(kind, kind)
+    what = {"record": "DNS record", "managed-relay": "relay that is managed"}.get(kind, kind)
     several = {"proxy": "proxies", "record": "DNS records"}.get(kind, f"{kind}s")
+    if kind in HOST_KINDS:
+        several = f"producers with {kind} gates"
     return f"{_COUNTED[least]} {what if least == 1 else several}"

@@ -22,7 +22,6 @@ from typing import TYPE_CHECKING, Any
 
 from pydantic_core import PydanticCustomError
 
-from failover import config
 from failover.config import regular, scalars
 from failover.config.document import Location, Node
 from failover.config.document import read as read_document
@@ -30,6 +29,7 @@ from failover.config.finding import Finding, InvalidConfig, dotted, shown, shown
 from failover.config.regular import Unreadable
 from failover.errors import ConfigError, FailoverError
 from failover.model import Pool, Verb
+from failover.simulator import pools
 from failover.simulator.faults import KINDS, Fault, Value, span
 from failover.simulator.roles import NEEDS, Roles, lacks
 
@@ -57,7 +57,7 @@ references: ["relay.example.org:3001"]
 """
 
 KEYS = ("name", "about", "for", "pool", "world", "needs", "events")
-WORLD = ("checks", "relays", "direct", "duplex", "served_only", "active", "assigned", "controllers")
+WORLD = ("checks", "relays", "direct", "duplex", "served_only", "active", "assigned", "controllers", "fuse")
 OF_EVENT = ("at", "for", "on")
 OF_ASK = ("reason", "force")
 MOMENTS = ("fencing", "promoting", "step")
@@ -258,7 +258,7 @@ class _Reader:
             return None
         merged = _merged(_built_in_document(), node.plain())
         try:
-            return config.load_text(json.dumps(merged), self.file).pool
+            return pools.of_text(json.dumps(merged), self.file)
         except InvalidConfig as error:
             lines = dict(_lines(node, ()))
             self.findings.extend(_moved(finding, lines, node.line) for finding in error.findings)
@@ -281,6 +281,7 @@ class _Reader:
             "active": scalars.name,
             "assigned": scalars.flag,
             "controllers": _whole(1, MOST_CONTROLLERS),
+            "fuse": length,
         }
         present = {key: each for key, each in node.value.items() if key in checks}
         found = {key: self.value(each, ("world", key), checks[key]) for key, each in present.items()}
@@ -502,11 +503,14 @@ def _seconds(value: Any) -> float:
 
 
 _ARGUMENTS: Mapping[str, Callable[[Any], Value]] = {
+    "about": _word("order", "status"),
     "call": _number(1, 100_000),
     "count": _number(1, 1000),
     "down": length,
     "force": scalars.flag,
     "from": _names,
+    "keys": _word("back", "away"),
+    "node": _word("told", "untold"),
     "point": _word("before", "effect", "reply"),
     "ppm": _number(-100_000, 100_000),
     "producer": _one,
@@ -524,7 +528,7 @@ _ARGUMENTS: Mapping[str, Callable[[Any], Value]] = {
 
 def built_in() -> Pool:
     """The pool that is played where there is no file: two producers, two proxies, one reference."""
-    return config.load_text(BUILT_IN, "the built-in pool").pool
+    return pools.of_text(BUILT_IN, "the built-in pool")
 
 
 def _built_in_document() -> dict[str, Any]:

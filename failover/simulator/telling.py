@@ -26,6 +26,7 @@ OVERLAPS = {
     "swap": "servers that lead to each other's producers",
     "passed-over": "let in by a proxy that could not be asked",
     "reload": "sessions that a reload hid",
+    "lied": "a power command that said off, and it was not",
     "leak": "past the proxies",
     "gateless": "nothing shuts anybody out",
     "tampered": "after the state folder was tampered with",
@@ -122,11 +123,16 @@ def lines(row: Row) -> list[str]:
 
 def people(pool: Pool) -> str:
     """The pool in a few words."""
-    parts = [f"producers {', '.join(pool.names)}"]
+    kinds = list(dict.fromkeys(gate.kind.value for gate in pool.host_gates))
+    own = f" ({' and '.join(kinds)})" if kinds else ""
+    parts = [f"producers {', '.join(pool.names)}{own}"]
     if pool.proxies:
         parts.append(f"proxies {', '.join(proxy.name for proxy in pool.proxies)}")
     if pool.records:
         parts.append(f"records {', '.join(record.label for record in pool.records)}")
+    managed = [relay.name for relay in pool.relays if relay.managed]
+    if managed:
+        parts.append(f"managed relays {', '.join(managed)}")
     return "; ".join(parts)
 
 
@@ -143,7 +149,7 @@ def summary(run: Run) -> list[tuple[str, str]]:
         ("waited", f"{seconds_in_words(run.outage)}: one that was well could have been let in, and none was"),
     ]
     found.extend(
-        ("two reachable", f"{seconds_in_words(lasted)}: {OVERLAPS.get(why, why)}")
+        ("two reachable", f"{seconds_in_words(lasted)}: {_allowed(run.pool, why)}")
         for why, lasted in run.overlap.items()
         if lasted
     )
@@ -154,6 +160,12 @@ def summary(run: Run) -> list[tuple[str, str]]:
     if not run.violations:
         found.append(("invariants", "all held"))
     return found
+
+
+def _allowed(pool: Pool, why: str) -> str:
+    """What allowed two to be reachable."""
+    words = OVERLAPS.get(why, why)
+    return words if pool.proxies else words.replace("a proxy", "a gate")
 
 
 def broken(violation: Violation) -> str:

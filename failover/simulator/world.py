@@ -18,6 +18,7 @@ from failover.model import (
     Event,
     EventKind,
     Instant,
+    Kick,
     Phase,
     Pool,
     StepKind,
@@ -25,6 +26,7 @@ from failover.model import (
 from failover.ports import PingPort, ProxyPort
 from failover.simulator.edges import Exit
 from failover.simulator.host import UTC0
+from failover.simulator.hosts import ProducerHost, RelayAgent
 from failover.simulator.loop import VirtualLoop
 from failover.simulator.machine import AWAKE, Daemon, Machine, typed_ping, typed_proxy
 from failover.simulator.names import Cache, Name
@@ -32,6 +34,7 @@ from failover.simulator.nature import Nature, Network
 from failover.simulator.nodes import Node
 from failover.simulator.proxies import FALL, RISE, HAProxy
 from failover.simulator.relays import Relay, Way
+from failover.simulator.roles import relay_names
 from failover.simulator.store import Disk, SimStore
 
 if TYPE_CHECKING:
@@ -51,7 +54,8 @@ class Setup:
     sessions, so that a closed one falls behind. ``active``: who is open when the world begins. ``assigned``: whether
     the store names it then. ``wire``: calls go through the text of the real protocols. ``marked_down``: maint ends
     sessions (``on-marked-down shutdown-sessions``). ``check_fall``, ``check_rise``: seconds until a proxy's check has
-    noticed that a producer is gone, or back.
+    noticed that a producer is gone, or back. ``fuse``: seconds without a lease after which agents close by themselves.
+    A pool's own relays are those of its file; without proxies and records they dial every producer.
     """
 
     checks: str = "l7"
@@ -66,6 +70,7 @@ class Setup:
     marked_down: bool = True
     check_fall: float = FALL
     check_rise: float = RISE
+    fuse: float | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -99,9 +104,17 @@ class World:
             proxy.fall, proxy.rise = setup.check_fall, setup.check_rise
             self.proxies[config.name] = proxy
         self.names = {r.label: Name(r, nature, r.wanted(self.active0)) for r in pool.records}
-        self.relays = {f"relay-{i + 1}": self._relay(f"relay-{i + 1}") for i in range(setup.relays)}
+        self.relays = {name: self._relay(name) for name in relay_names(pool, setup.relays)}
         for name, node in self.nodes.items():
             node.syncs = self._syncing(name)
+        self.hosts = {
+            p.name: ProducerHost(p, self.nodes[p.name], nature, active=p.name == self.active0, fuse=setup.fuse)
+            for p in pool.producers
+            if p.gates or p.agent is not None or p.metrics is not None
+        }
+        self.agents = {
+            r.name: RelayAgent(self.relays[r.name], nature, addresses) for r in pool.relays if r.agent is not None
+        }
         self.disk = Disk(pool.name)
         self.disk.on_commit = self._committed
         self.machine = Machine(self)
@@ -122,7 +135,8 @@ class World:
         ways = [Way("proxy", p.name) for p in pool.proxies]
         if not pool.proxies:
             ways.extend(Way("record", r.label, self._lookup(r.label, name)) for r in pool.records)
-        ways.extend(Way("direct", producer) for producer in self.setup.direct)
+        direct = self.setup.direct if ways else pool.names
+        ways.extend(Way("direct", producer) for producer in direct if producer != name)
         return Relay(name, tuple(ways), self.nodes, self.proxies, nature, self.network)
 
     def _lookup(self, label: str, relay: str) -> Callable[[], str | None]:
@@ -182,6 +196,8 @@ class World:
             self._again = False
             for node in self.nodes.values():
                 node.reckon()
+            for host in self.hosts.values():
+                host.reckon()
             for proxy in self.proxies.values():
                 proxy.reckon()
             for relay in self.relays.values():
@@ -192,7 +208,8 @@ class World:
         self.judge.look()
 
     def reached(self) -> dict[str, bool]:
-        """Producers whose blocks could reach a relay now; whether that goes past every proxy (a leak)."""
+        """Producers whose blocks could reach a relay now; whether that goes past every gate that there is (a leak)."""
+        gated = {name for name in self.pool.names if not self.proxies or self.pool.gates_of(name)}
         found: dict[str, bool] = {}
         for name, relay in self.relays.items():
             for way in relay.ways:
@@ -200,17 +217,17 @@ class World:
                     if session.proxy is not None:
                         if self.proxies[session.proxy].carries(session):
                             found[session.producer] = False
-                    elif self.nodes[session.producer].forges and self.network.open(session.producer, name):
-                        found.setdefault(session.producer, way.kind == "direct")
+                    elif self.nodes[session.producer].gets_out and self.network.open(session.producer, name):
+                        found.setdefault(session.producer, way.kind == "direct" and session.producer not in gated)
             for producer in self.setup.duplex:
-                if self.nodes[producer].forges and self.network.joined(producer, name):
-                    found.setdefault(producer, True)
+                if self.nodes[producer].gets_out and self.network.joined(producer, name):
+                    found.setdefault(producer, producer not in gated)
         return found
 
     def servable(self, producer: str) -> bool:
         """Whether it is well, in sync, and could be admitted by somebody who sees everything."""
         node = self.nodes[producer]
-        if not node.forges or not node.in_sync:
+        if not node.forges or node.spent or not node.in_sync:
             return False
         if not self.proxies:
             return any(self.network.joined(producer, relay) for relay in self.relays)
@@ -218,8 +235,10 @@ class World:
 
     def admitted(self, producer: str) -> bool:
         """Whether a relay that connects now reaches it, and it is worth it."""
-        if not self.servable(producer):
+        if not self.servable(producer) or not self.nodes[producer].gets_out:
             return False
+        if not self.proxies and not self.pool.records:
+            return True
         if not self.proxies:
             return producer in self.reached()
         return any(self._passes(x, producer) and producer in x.routable() for x in self.proxies.values())
@@ -264,6 +283,13 @@ class World:
         """A step is about to leave."""
         self.nature.loop.trace(f"{kind.value} {producer}@{proxy}")
         self.judge.sending(daemon, proxy, kind, producer)
+        self._moment("step")
+
+    def kicking(self, daemon: Daemon, kick: Kick) -> None:
+        """A relay's sessions are about to be ended."""
+        self.nature.loop.trace(str(kick))
+        self.timeline.append(Line(self.nature.now(), "step", f"{kick}: {kick.reason}"))
+        self.judge.kicking(daemon, kick)
         self._moment("step")
 
     def _moment(self, what: str) -> None:

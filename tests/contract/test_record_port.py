@@ -18,6 +18,7 @@ from typing import Any
 import dns_world
 import pytest
 import route53_world
+from record_world import BACKUP, DYNAMIC, MAIN, NAME, ROUTE53, SWAP, TARGETS, Surroundings
 
 from failover.errors import RecordConflict, RecordError, RecordTimeout, RecordUnreachable
 from failover.host import RealHost
@@ -29,7 +30,6 @@ from failover.model import (
     Address,
     Change,
     DnsAnswer,
-    Record,
     RecordReading,
     RecordType,
     Rfc2136Zone,
@@ -38,17 +38,10 @@ from failover.model import (
 )
 from failover.ports import Host, RecordPort, VerifyPort
 from failover.records import record_port, verify_port
-from failover.simulator.host import VirtualHost
 from failover.simulator.loop import VirtualLoop
-from failover.simulator.names import Name, SimRecordPort, SimVerifyPort
-from failover.simulator.nature import Nature, Network
+from failover.simulator.names import SimRecordPort, SimVerifyPort
 
-NAME = "bp.example.test."
-TARGETS = {"main": "192.0.2.1", "backup": "192.0.2.2"}
-MAIN = RRset(RecordType.A, ("192.0.2.1",), 60)
-BACKUP = RRset(RecordType.A, ("192.0.2.2",), 60)
 OTHER = RRset(RecordType.A, ("192.0.2.9",), 60)
-SWAP = Change(MAIN, BACKUP)
 ANSWER = 20.0  # seconds; what answers at all answers within
 MOST_LOOKS = 600  # a bound, for what spreads
 
@@ -98,12 +91,10 @@ Row = Callable[[Path, pytest.MonkeyPatch, Story], None]
 
 class Simulated(World):
     def __init__(self, loop: VirtualLoop, provider: Route53Zone | Rfc2136Zone) -> None:
-        nature = Nature(loop, loop.seed)
-        self.network = Network(nature)
-        self.host = host = VirtualHost(loop, seed=loop.seed)
-        self.name = Name(Record(NAME, NAME, TARGETS, provider), nature, MAIN)
-        self.port = SimRecordPort(self.name, nature, self.network, host)
-        self.verifier = SimVerifyPort(self.name, nature, self.network, host)
+        around = Surroundings(loop, provider)
+        self.network, self.host, self.name = around.network, around.host, around.name
+        self.port = SimRecordPort(*around.way)
+        self.verifier = SimVerifyPort(*around.way)
 
     async def hold(self, rrset: RRset | None) -> None:
         if rrset is None:
@@ -222,12 +213,10 @@ def rfc2136(folder: Path, monkeypatch: pytest.MonkeyPatch, story: Story) -> None
     asyncio.run(played())
 
 
-DYNAMIC = Rfc2136Zone(Address("192.0.2.53", 53), "example.test.", "key.", "")
-
 ROWS: dict[str, Row] = {
     "route53": route53,
     "rfc2136": rfc2136,
-    "simulated route53": partial(simulated, Route53Zone("Z1")),
+    "simulated route53": partial(simulated, ROUTE53),
     "simulated rfc2136": partial(simulated, DYNAMIC),
 }
 

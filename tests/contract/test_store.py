@@ -4,16 +4,15 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from pathlib import Path
 
 import pytest
+from store_values import DURATION, T0, WAIT, assignment, request
 
 from failover.errors import StoreConflict, StoreError
 from failover.model import (
     Answer,
-    Assignment,
-    Cause,
     Commit,
     Event,
     EventKind,
@@ -30,9 +29,6 @@ from failover.model import (
 from failover.ports import Store
 from failover.simulator.store import Disk, SimStore
 from failover.store.sqlite import SqliteStore
-
-T0 = Instant("boot-1", 1_000.0, 1_790_000_000.0)
-DURATION, WAIT = 60.0, 10.0
 
 
 @dataclass
@@ -66,15 +62,6 @@ def site(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Site]:
     yield made
     for store in made.opened:
         store.close()
-
-
-def assignment(revision: int, **changes: object) -> Assignment:
-    plain = Assignment(revision, revision, Phase.STEADY, "main", None, Cause.ADOPTED, T0, "first start")
-    return replace(plain, **changes)  # type: ignore[arg-type]
-
-
-def request(number: int, verb: Verb = Verb.PAUSE) -> Request:
-    return Request(f"id-{number:03d}", verb, T0.after(number), T0.after(number + 60), "alice")
 
 
 def event(number: int, kind: EventKind = EventKind.DECISION, **detail: object) -> Event:

@@ -7,8 +7,9 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from dataclasses import replace
+from typing import Any
 
-from failover.model import PolicySettings, Pool
+from failover.model import GateKind, PolicySettings, Pool
 from failover.simulator.campaign import PROFILES, Plan, default_pool, plan
 from failover.simulator.faults import Fault, Value
 from failover.simulator.run import Setup
@@ -401,6 +402,89 @@ def split_while_paused(seed: int) -> Plan:
     return _aimed("split-while-paused", seed, 250.0, _ask(50.0, "pause"), opened, again, setup=Setup(relays=3))
 
 
+# ---------------------------------------------------------------- gates on producers' hosts, and relays
+
+FORGING, FIREWALL, POWER = GateKind.FORGING, GateKind.FIREWALL, GateKind.POWER
+
+
+def own(*gates: GateKind, **fields: Any) -> Pool:
+    """A pool whose producers have these gates of their own, and no proxy unless that is said."""
+    return default_pool(**{"policy": BRISK, "proxies": 0, "gates": gates, **fields})
+
+
+def keys_switchover(seed: int) -> Plan:
+    """A switchover by forging gates; the agent of the old one is slow, so that it stays in between for a while."""
+    slow = Fault(90.0, "agent-slow", ("main",), 60.0, {"seconds": 2.0})
+    kill = Fault(95.0, "agent-kill", ("main",), None, {"seconds": 2.2 + 0.3 * seed}, "step")
+    return _aimed("keys-switchover", seed, 250.0, slow, kill, _ask(100.0, "switchover", "backup"), pool=own(FORGING))
+
+
+def keys_cut_later(seed: int) -> Plan:
+    """The active one hangs, and in the middle of the handover its agent falls silent."""
+    faults = (Fault(60.0, "hang", ("main",)), Fault(100.0, "agent-down", ("main",), None, {}, "fencing"))
+    return _aimed("keys-cut-later", seed, 250.0, *faults, pool=own(FORGING))
+
+
+def keys_agent_lost(seed: int) -> Plan:
+    """A switchover is under way when the agent of the old one is lost."""
+    down = Fault(95.0, "agent-down", ("main",), 150.0, {}, "fencing")
+    return _aimed("keys-agent-lost", seed, 250.0, _ask(100.0, "switchover", "backup"), down, pool=own(FORGING))
+
+
+def keys_and_power(seed: int) -> Plan:
+    """A switchover from one that hangs, so that its counter cannot be read; machines could be switched off."""
+    mute = Fault(60.0, "hang", ("main",), 400.0)
+    pool = own(FORGING, POWER, require="confirmed")
+    return _aimed("keys-and-power", seed, 160.0, mute, _ask(100.0, "switchover", "backup"), pool=pool)
+
+
+def keys_dead_power(seed: int) -> Plan:
+    """The process of the active one ends; its agent answers. Machines could be switched off."""
+    return _aimed("keys-dead-power", seed, 250.0, Fault(60.0, "stop", ("main",)), pool=own(FORGING, POWER, proxies=2))
+
+
+def keys_back(seed: int) -> Plan:
+    """Somebody puts the keys back on the standby."""
+    return _aimed("keys-back", seed, 250.0, Fault(70.0, "credentials-by-hand", ("backup",)), pool=own(FORGING))
+
+
+def keys_back_while_paused(seed: int) -> Plan:
+    """Somebody pauses, and puts the keys back on the standby: two forge, and somebody is told by their counters."""
+    faults = (_ask(50.0, "pause"), Fault(70.0, "credentials-by-hand", ("backup",)))
+    return _aimed("keys-back-while-paused", seed, 250.0, *faults, pool=own(FORGING))
+
+
+def power_late(seed: int) -> Plan:
+    """The power command is slow to say how it stands; meanwhile the agent of the old one answers again."""
+    faults = (
+        Fault(60.0, "stop", ("main",)),
+        Fault(60.0, "agent-down", ("main",), 86.0 + 0.5 * seed),
+        Fault(141.0, "power-hang", ("main",), 20.0),
+    )
+    return _aimed("power-late", seed, 250.0, *faults, pool=own(FORGING, POWER))
+
+
+def letting_go(seed: int) -> Plan:
+    """A record and managed relays: a switchover."""
+    pool = own(records=1, require="none", relays=3)
+    return _aimed("letting-go", seed, 250.0, _ask(100.0, "switchover", "backup"), pool=pool)
+
+
+def not_all_managed(seed: int) -> Plan:
+    """The same where one relay is somebody else's; and the active one dies and comes back."""
+    pool = own(records=1, require="none", relays=3)
+    pool = replace(pool, relays=(*pool.relays[:2], replace(pool.relays[2], managed=False)))
+    faults = (Fault(60.0, "stop", ("main",), 100.0), _ask(600.0, "switchover", "main"))
+    return _aimed("not-all-managed", seed, 900.0, *faults, pool=pool)
+
+
+def kick_overtaken(seed: int) -> Plan:
+    """A kick waits for its machine, which is suspended, until the lease is over."""
+    pool = own(records=1, require="none", relays=3)
+    sleep = Fault(101.0, "suspend", CONTROLLER, 100.0, {}, "step")
+    return _aimed("kick-overtaken", seed, 400.0, _ask(100.0, "switchover", "backup"), sleep, pool=pool)
+
+
 PLANS: Mapping[str, Callable[[int], Plan]] = {
     make.__name__.replace("_", "-"): make
     for make in (
@@ -452,5 +536,16 @@ PLANS: Mapping[str, Callable[[int], Plan]] = {
         name_disputed,
         sessions_linger,
         split_while_paused,
+        keys_switchover,
+        keys_cut_later,
+        keys_agent_lost,
+        keys_and_power,
+        keys_dead_power,
+        keys_back,
+        keys_back_while_paused,
+        power_late,
+        letting_go,
+        not_all_managed,
+        kick_overtaken,
     )
 }

@@ -6,7 +6,7 @@ from dataclasses import replace
 
 import pytest
 
-from failover.model import HealthSettings, PolicySettings, Pool
+from failover.model import GateKind, HealthSettings, PolicySettings, Pool
 from failover.simulator.campaign import default_pool
 from failover.simulator.faults import Fault
 from failover.simulator.run import Run, play
@@ -17,9 +17,9 @@ COUNTS = 29.8  # from when on calls are counted
 BACK = 3.0  # seconds until whoever keeps it running has started it again
 
 
-def pool(*, records: int = 0) -> Pool:
+def pool(*, records: int = 0, gates: tuple[GateKind, ...] = ()) -> Pool:
     quick = PolicySettings(fail_over_after=20.0, fail_back_after=60.0)
-    made = default_pool(records=records, policy=quick)
+    made = default_pool(records=records, policy=quick, gates=gates)
     return replace(made, health=HealthSettings(interval=5.0, timeout=2.0, max_gap=30.0))
 
 
@@ -37,6 +37,12 @@ STORIES: dict[str, tuple[Pool, tuple[Fault, ...], float, int]] = {
         (Fault(BEGINS, "ask", (), None, {"verb": "switchover", "producer": "backup"}),),
         75.0,
         34,
+    ),
+    "a switchover with forging gates": (
+        pool(gates=(GateKind.FORGING,)),
+        (Fault(BEGINS, "ask", (), None, {"verb": "switchover", "producer": "backup"}),),
+        90.0,
+        60,
     ),
 }
 

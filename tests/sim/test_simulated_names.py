@@ -8,6 +8,7 @@ from dataclasses import replace
 from typing import Any
 
 import pytest
+from record_world import BACKUP, DYNAMIC, MAIN, NAME, ROUTE53, SWAP, Surroundings
 
 from failover.errors import (
     RecordConflict,
@@ -22,43 +23,28 @@ from failover.model import (
     Change,
     DnsAnswer,
     Fault,
-    Record,
     RecordReading,
     RecordType,
-    Rfc2136Zone,
-    Route53Zone,
     RRset,
 )
-from failover.simulator.host import VirtualHost
 from failover.simulator.loop import VirtualLoop
-from failover.simulator.names import NEGATIVE_TTL, SERVERS, Cache, Name, SimRecordPort, SimVerifyPort
-from failover.simulator.nature import Nature, Network
+from failover.simulator.names import NEGATIVE_TTL, SERVERS, Cache, SimRecordPort, SimVerifyPort
 
-LABEL = "bp.example.test."
-TARGETS = {"main": "192.0.2.1", "backup": "192.0.2.2"}
-MAIN = RRset(RecordType.A, ("192.0.2.1",), 60)
-BACKUP = RRset(RecordType.A, ("192.0.2.2",), 60)
 OTHER = RRset(RecordType.A, ("198.51.100.7",), 300)
-SWAP = Change(MAIN, BACKUP)
 WITHIN = 10.0  # seconds that a call may take
 
 
-class World:
-    """One name, one controller's host, and a network between them."""
+class World(Surroundings):
+    """One name and its surroundings, on a loop of its own."""
 
     def __init__(self, *, seed: int = 1, dynamic: bool = False, resolvers: tuple[Address, ...] = ()) -> None:
-        provider = Rfc2136Zone(Address("192.0.2.53", 53), "example.test.", "key.", "") if dynamic else Route53Zone("Z1")
         self.loop = VirtualLoop(seed=seed)
-        self.nature = Nature(self.loop, seed)
-        self.network = Network(self.nature)
-        self.host = VirtualHost(self.loop, seed=seed, name="controller")
-        self.name = Name(Record(LABEL, LABEL, TARGETS, provider, resolvers=resolvers), self.nature, MAIN)
+        super().__init__(self.loop, DYNAMIC if dynamic else ROUTE53, resolvers=resolvers)
         self.lives = True
         self.moments: list[str] = []
         self.at_moment: Callable[[str], None] = lambda moment: None
-        way = (self.name, self.nature, self.network, self.host)
-        self.port = SimRecordPort(*way, alive=lambda: self.lives, moment=self._moment)
-        self.verifier = SimVerifyPort(*way, alive=lambda: self.lives)
+        self.port = SimRecordPort(*self.way, alive=lambda: self.lives, moment=self._moment)
+        self.verifier = SimVerifyPort(*self.way, alive=lambda: self.lives)
 
     def _moment(self, moment: str) -> None:
         self.moments.append(moment)
@@ -165,12 +151,12 @@ def test_what_is_judged_of_a_change_is_written_down() -> None:
         await world.host.sleep(60)
         assert len(changed) == 3  # at the provider, and at each server
         assert [words for _, words in world.nature.story] == [
-            f"{LABEL} holds A 192.0.2.2 (TTL 60) at its provider, by controller",
-            f"{LABEL} is not changed by controller: it holds A 192.0.2.2 (TTL 60)",
+            f"{NAME} holds A 192.0.2.2 (TTL 60) at its provider, by controller",
+            f"{NAME} is not changed by controller: it holds A 192.0.2.2 (TTL 60)",
             *(words for _, words in world.nature.story[2:]),
         ]
         assert sorted(words for _, words in world.nature.story[2:]) == [
-            f"{server} says A 192.0.2.2 (TTL 60) of {LABEL}" for server in SERVERS
+            f"{server} says A 192.0.2.2 (TTL 60) of {NAME}" for server in SERVERS
         ]
 
     play(story)
@@ -322,7 +308,7 @@ def test_another_writer_is_told_of_and_makes_our_change_a_conflict() -> None:
         world.name.point(OTHER, "a person")
         await world.fails(RecordConflict, world.change(), "198.51.100.7")
         assert (world.name.rrset, world.name.put_by) == (OTHER, "a person")
-        assert world.nature.story[0][1] == f"{LABEL} holds A 198.51.100.7 (TTL 300) at its provider, by a person"
+        assert world.nature.story[0][1] == f"{NAME} holds A 198.51.100.7 (TTL 300) at its provider, by a person"
         await world.host.sleep(60)
         assert world.says() == [OTHER, OTHER]
 
@@ -378,8 +364,8 @@ def test_a_frozen_server_goes_on_saying_what_it_said_while_the_provider_calls_it
         world.name.frozen = frozenset()
         assert world.says() == [BACKUP, BACKUP]
         assert [words for _, words in world.nature.story[-2:]] == [
-            f"ns1 of {LABEL} is no longer frozen",
-            f"ns1 says A 192.0.2.2 (TTL 60) of {LABEL}",
+            f"ns1 of {NAME} is no longer frozen",
+            f"ns1 says A 192.0.2.2 (TTL 60) of {NAME}",
         ]
 
     play(story)

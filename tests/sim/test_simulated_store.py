@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from store_values import DURATION, T0, WAIT, assignment, request
 
 from failover.errors import StoreConflict, StoreError, StoreFull, StoreUnusable
 from failover.model import (
@@ -29,9 +30,6 @@ from failover.ports import Store
 from failover.simulator.host import draw
 from failover.simulator.store import BALLAST_ROWS, STATES, Disk, SimStore
 from failover.store.sqlite import ANSWERED_REQUESTS, FILE, SqliteStore
-
-T0 = Instant("boot-1", 1_000.0, 1_790_000_000.0)
-DURATION, WAIT = 60.0, 10.0
 
 
 @dataclass
@@ -67,10 +65,6 @@ def another(disk: Disk) -> SimStore:
     return SimStore(disk, boot=T0.boot, clock=lambda: T0)
 
 
-def assignment(revision: int) -> Assignment:
-    return Assignment(revision, revision, Phase.STEADY, "main", None, Cause.ADOPTED, T0, "first start")
-
-
 def event(kind: EventKind = EventKind.DECISION, **detail: object) -> Event:
     return Event(kind, T0, "because", 1, "main", detail)
 
@@ -81,10 +75,6 @@ def row(kind: EventKind = EventKind.DECISION, **detail: object) -> Commit:
 
 def revised(revision: int) -> Commit:
     return Commit(1, assignment(revision), revision - 1, (event(),), (), {"n": revision}, {"n": revision})
-
-
-def request(number: int) -> Request:
-    return Request(f"id-{number:03d}", Verb.PAUSE, T0, T0.after(60), "alice")
 
 
 READS: tuple[Callable[[SimStore], object], ...] = (

@@ -324,6 +324,7 @@ def test_seeds_are_summed_up(monkeypatch: pytest.MonkeyPatch) -> None:
     done = simulated("--seeds", "3", "--jobs", "1", "--from", "5")
     assert done.exit_code == 0
     assert "so pools are drawn as well" in done.stderr
+    assert "jobs: 1; a simulated hour takes one of them " in done.stderr
     assert done.stdout.startswith("3 runs, ")
     assert done.stdout.endswith("violations: none\n")
 
