@@ -17,9 +17,9 @@ from statistics import median
 from bench import byhand
 from bench.figure import Aim, Figure, Say
 from bench.steering import HOST, Steering, lab, reached, steering, until
-from failover.controller import READS_PER_PING
 from failover.lab.haproxy import LabProxy
 from failover.model import StepKind
+from failover.parts import READS_PER_PING
 
 LOOK = 0.01  # seconds
 TRIALS_EACH = 2  # at each proxy, for one controller

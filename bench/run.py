@@ -29,6 +29,7 @@ BENCHES = {
     "startup": "failover --help and failover ping, against the interpreter that does nothing",
     "handover": "first command to first session over two HAProxies, against a bare script",
     "repair": "split brain forced to repaired, against the observing interval",
+    "agents": "decision to confirmed not forging, a handover over 2 producers, 2 proxies and 4 relays; an agent's cost",
     "route53": "decision to accepted, to INSYNC and to all servers right, against bare boto3; calls an hour",
     "rfc2136": "decision to accepted by BIND, against nsupdate and a bare dnspython update",
     "simulation": "ticks, faults and handovers per second of CPU in the simulator, with world and invariants",

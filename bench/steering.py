@@ -19,12 +19,14 @@ from failover.lab.haproxy import LabError
 from failover.lab.pool import LabPool, Plan, Times
 from failover.lab.process import Child
 from failover.model import Phase, Pool, ProxyReading, Request, StepKind, Verb
-from failover.ports import ProxyPort
+from failover.parts import LeaseLeft
+from failover.ports import Hosts, ProxyPort
 from failover.probes.ping import NodePing
 from failover.store.sqlite import SqliteStore
 
 HOST = RealHost()
 WAIT = 30.0  # seconds, an upper bound for what takes a moment
+MakeHosts = Callable[[Pool, LeaseLeft], Hosts]
 
 
 async def until(true: Callable[[], bool], what: str, poll: float = 0.01) -> None:
@@ -113,14 +115,16 @@ class TimedPort:
 class Steering:
     """A controller at work. ``reads`` and ``sent`` are what it did, oldest first; clear them at will."""
 
-    def __init__(self, made: LabPool) -> None:
-        self.pool = config.load(made.file).pool
+    def __init__(self, pool: Pool, hosts: MakeHosts | None = None) -> None:
+        self.pool = pool
         self.reads: list[Read] = []
         self.sent: list[Sent] = []
         self._stop = asyncio.Event()
         self._ping = NodePing(HOST)
         self._store = SqliteStore(self.pool.state, pool=self.pool.name, boot=HOST.now().boot, clock=HOST.now)
-        self.controller = Controller(self.pool, HOST, self._store, self._ping, self._ports, snapshot=self._document)
+        self.controller = Controller(
+            self.pool, HOST, self._store, self._ping, self._ports, hosts=hosts, snapshot=self._document
+        )
         self._task = asyncio.create_task(self.controller.run(self._stop))
 
     @property
@@ -152,9 +156,9 @@ class Steering:
 
 
 @asynccontextmanager
-async def steering(made: LabPool) -> AsyncIterator[Steering]:
-    """A controller that steers the lab while the block lasts."""
-    at_work = Steering(made)
+async def steering(made: LabPool | Pool, hosts: MakeHosts | None = None) -> AsyncIterator[Steering]:
+    """A controller that steers a lab, or the pool given, while the block lasts."""
+    at_work = Steering(made if isinstance(made, Pool) else config.load(made.file).pool, hosts)
     try:
         await until(lambda: at_work.active is not None and at_work.fit(), "the controller has settled")
         yield at_work

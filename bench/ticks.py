@@ -19,8 +19,9 @@ from tempfile import TemporaryDirectory
 from bench import world
 from bench.figure import Aim, Figure, Say, interleaved
 from failover.board import Board, View
-from failover.controller import READS_PER_PING, STORE_POLL
+from failover.controller import STORE_POLL
 from failover.model import Admin, Assignment, Instant, Lease, Ping, Pool, Tip
+from failover.parts import READS_PER_PING
 from failover.ports import Store
 from failover.simulator.host import VirtualHost
 from failover.simulator.loop import VirtualLoop

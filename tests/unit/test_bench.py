@@ -14,7 +14,7 @@ from tempfile import TemporaryDirectory
 
 import pytest
 
-from bench import named
+from bench import hosts, named
 from bench.figure import Aim, Figure, interleaved, table
 from bench.run import BENCHES
 from failover.lab.haproxy import installed
@@ -27,13 +27,24 @@ FIGURES = {
     "startup": {"help", "ping command", "run, imports", "run, Route 53", "run, RFC 2136"},
     "handover": {"handover"},
     "repair": {"repair, worst", "repair, median"},
+    "agents": {
+        "agent, confirmed",
+        "agent, ours",
+        "agent, signal",
+        "handover, hosts",
+        "agent, status",
+        "agent, status, relay",
+        "agent, start",
+        "agent, memory",
+    },
     "route53": {"route53, accepted", "route53, INSYNC", "route53, servers", "route53, calls", "route53, changes"},
     "rfc2136": {"rfc2136, nsupdate", "rfc2136, bare"},
     "simulation": {"simulation, quiet", "simulation, ticks", "simulation, faults", "simulation, handovers"},
     "daemon": {"memory", "memory, Route 53", "memory, RFC 2136", "cpu"},
 }
-WITH_HAPROXY = {"handover", "repair", "daemon"}
+WITH_HAPROXY = {"handover", "repair", "agents", "daemon"}
 WITH_BIND = {"rfc2136", "daemon"}
+WITH_SSHD = {"agents"}
 NOTHING = {"route53, changes", "simulation, handovers"}  # what is aimed at, or what little time may bring
 
 
@@ -41,6 +52,8 @@ def command(name: str) -> list[str]:
     if name in WITH_HAPROXY and (missing := installed()) is not None:
         pytest.skip(missing)
     if name in WITH_BIND and (missing := named.installed()) is not None:
+        pytest.skip(missing)
+    if name in WITH_SSHD and (missing := hosts.installed()) is not None:
         pytest.skip(missing)
     return [sys.executable, str(RUN), "--quick", "--json", "--only", name]
 
