@@ -1838,6 +1838,7 @@ class Forging:
             "lacks": seen.lacks,
             "process": str(found.process) if found.process is not None else None,
             "findings": seen.findings,
+            "starting": seen.starting,
         }
 
     # -------- SIGHUP
@@ -2156,6 +2157,7 @@ class View:
         self.shown: list[str] = []
         self.lacks: list[str] = []
         self.findings: list[dict[str, str]] = []
+        self.starting = False  # with the flag, by us: its files are in place, and it does not forge by them
         process = found.process
         self.flag = flag_of(process.pid) if process is not None else None
         told = own.get("told", {})
@@ -2218,13 +2220,12 @@ class View:
         self.shown.append("files in place")
         if self.own.get("doing") == "start" and self.forging.starting({"forging": self.own}):
             self.lacks.append("the node is being started: its files are in place until it answers")
+            self.starting = True
             return
         self.lacks.append("key files are back at their places although this gate was closed")
-        idle = (self.flag is not None and not self.given) or self.effective
-        rising = rises(self.counter, self.config.window, self.told_at)
-        if rising:
+        if rises(self.counter, self.config.window, self.told_at):
             self.lacks.append("the about-to-lead counter rises")
-        self.open = None if idle and not rising else True
+        self.open = True  # the next SIGHUP of whoever it may be makes it forge
 
     def opened(self) -> None:
         """Every file is where the node reads it."""

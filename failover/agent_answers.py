@@ -133,6 +133,7 @@ def gate(said: Mapping[str, Any]) -> GateStatus:
         lacks=_words(said, "lacks"),
         process=_maybe_text(said, "process"),
         findings=_findings(said),
+        starting=said.get("starting") is True,
     )
     return GateStatus(reading, _whole(said, "generation"), _whole(said, "term"))
 

@@ -22,6 +22,7 @@ from .model import (
     DnsAnswer,
     Event,
     Gate,
+    GateKind,
     GateReading,
     Health,
     Instant,
@@ -307,7 +308,12 @@ class Board:
             gate: hostgates.restore(gates[str(gate)], unbroken=unbroken) if str(gate) in gates else GateTrack()
             for gate in pool.host_gates
         }
-        self.nodes: dict[str, NodeTrack] = {p.name: NodeTrack() for p in pool.producers if p.metrics or p.agent}
+        told = timers.get("nodes", {})
+        self.nodes: dict[str, NodeTrack] = {
+            p.name: nodes.restore(told[p.name]) if p.name in told else NodeTrack()
+            for p in pool.producers
+            if p.metrics or p.agent
+        }
         linked = timers.get("relays", {})
         self.relays: dict[str, RelayTrack] = {
             r.name: relays.restore(linked[r.name], pool.names) if r.name in linked else RelayTrack()
@@ -378,6 +384,10 @@ class Board:
         """Note that a step is about to leave for a gate on a producer's own host."""
         self.gates[gate] = hostgates.fold_sent(self.gates[gate], kind)
 
+    def post_gate_unsent(self, gate: Gate, before: GateTrack) -> None:
+        """Note that a step did not leave after all; ``before`` is the track from before it was to."""
+        self.gates[gate] = replace(self.gates[gate], sent=before.sent, opened=before.opened)
+
     def post_node(self, producer: str, reading: NodeReading, at: Instant) -> None:
         """Fold what a producer's node says of itself."""
         self.nodes[producer] = nodes.fold(self.nodes[producer], reading, at)
@@ -394,9 +404,9 @@ class Board:
         """Fold a failed attempt to read a relay's sessions."""
         self.relays[relay] = relays.fold_silence(self.relays[relay], at, error)
 
-    def post_kicked(self, relay: str, generation: int, at: Instant) -> None:
-        """Note that a relay's sessions with the loser are about to be ended."""
-        self.relays[relay] = relays.fold_kicked(self.relays[relay], generation, at)
+    def post_kicked(self, relay: str, producer: str, generation: int, at: Instant) -> None:
+        """Note that a relay's sessions with a loser are about to be ended."""
+        self.relays[relay] = relays.fold_kicked(self.relays[relay], producer, generation, at)
 
     def post_ended(self, event: Event) -> None:
         """Note that a step ended, by its row of the journal."""
@@ -455,7 +465,10 @@ class Board:
             other._chains = tips.forget(other._chains, gone)
         self._chains = other._chains
         for gate in self.gates:
-            self.gates[gate] = other.gates.get(gate, self.gates[gate])
+            if _way_to(self.pool, gate) == _way_to(other.pool, gate):
+                self.gates[gate] = other.gates.get(gate, self.gates[gate])
+            else:  # another host may answer there: what the one before said means nothing
+                self.gates[gate] = GateTrack()
         for name in self.nodes:
             self.nodes[name] = other.nodes.get(name, self.nodes[name])
         old = {(record.name, record.types): record for record in other.pool.records}
@@ -512,6 +525,8 @@ class Board:
         pings = all(
             t.last is not None and not t.last.ok and _missed(t, self.isolated) >= fall for t in self.tracks.values()
         )
+        if any(gate.answers for gate in self.gates.values()) or any(relay.answers for relay in self.relays.values()):
+            return False
         return pings and all(p.misses >= fall for p in self.proxies.values())
 
     # ------------------------------------------------------------ reading
@@ -544,9 +559,20 @@ class Board:
             "proxies": {name: _dump_proxy(track) for name, track in self.proxies.items() if track.tried},
             "records": {label: signposts.dump(track) for label, track in self.records.items()},
             "gates": {str(gate): hostgates.dump(track) for gate, track in self.gates.items() if track.tried},
+            "nodes": {name: nodes.dump(track) for name, track in self.nodes.items()},
             "relays": {name: relays.dump(track) for name, track in self.relays.items()},
             "incidents": incidents.dump(self.ledger),
         }
+
+
+def _way_to(pool: Pool, gate: Gate) -> object:
+    """By what a gate on a producer's own host is reached: an agent's address, or the power commands."""
+    producer = next((p for p in pool.producers if p.name == gate.producer), None)
+    if producer is None:
+        return None
+    if gate.kind is GateKind.POWER:
+        return producer.power
+    return next((agent.address for agent in pool.agents if agent.name == producer.agent), None)
 
 
 def _missed(track: Track, isolated: bool) -> int:

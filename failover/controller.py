@@ -247,12 +247,12 @@ class Controller:
                 await self._host.sleep(self.pool.health.interval)
 
     def lease_left(self) -> tuple[float, int, int] | None:
-        """What a fuse is told: for how long our lease still holds; None unless we decide and steer."""
+        """What a fuse is told: for how long our lease still holds. Also while nothing is moved: nobody else does."""
         now, a = self._host.now(), self._assignment
         lease = self._keeper.fresh(now)
-        if lease is None or a is None or a.released or self.pool.mode != "act":
+        if lease is None:
             return None
-        return lease.expires.mono - now.mono, a.generation, lease.term
+        return lease.expires.mono - now.mono, 0 if a is None else a.generation, lease.term
 
     # ------------------------------------------------------------ the lease
 
@@ -411,7 +411,7 @@ class Controller:
         if points or ends:
             self._saved_at = None  # what the record held until now, and who was made to let go, must outlive us
         for kicked in ends:
-            board.post_kicked(kicked.kick.relay, kicked.kick.generation, now)
+            board.post_kicked(kicked.kick.relay, kicked.kick.producer, kicked.kick.generation, now)
         if last.memory.ledger is not self._memory.ledger:
             self._saved_at = None  # an incident is stored with the rows that tell of it
         board.ledger = last.memory.ledger

@@ -61,7 +61,7 @@ def find(s: Situation, known: Mapping[tuple[str, str], Instant]) -> tuple[Drift,
                 _tell_of_idle(s, name, a.active, known.get(("not-serving", str(Gate(name, a.active)))))
             _tell_of_standbys(s, a.active)
             found.extend(("not-serving", str(Gate(name, a.active)), _why_not(s, name, a.active)) for name in idle)
-    found.extend(_host_drift(s))
+    found.extend(_host_drift(s, known))
     found.extend(kicks.drift(s))
     _tell_of_lag(s)
     for record in s.pool.records:
@@ -81,7 +81,7 @@ def _tell_of_lag(s: Situation) -> None:
         s.alert("all-lag", words)
 
 
-def _host_drift(s: Situation) -> list[tuple[str, str, str]]:
+def _host_drift(s: Situation, known: Mapping[tuple[str, str], Instant]) -> list[tuple[str, str, str]]:
     """What is not as it should be with gates on producers' own hosts, and with their nodes' credentials."""
     found: list[tuple[str, str, str]] = []
     a = s.a
@@ -100,7 +100,9 @@ def _host_drift(s: Situation) -> list[tuple[str, str, str]]:
             if track.is_open is False:
                 found.append(("powered-off", str(gate), _powered_off(s, gate.producer)))
         elif gate.producer == active and track.is_open is not True:
-            found.append(("not-serving", str(gate), f"{_shut_words(track)}, though {active} is active"))
+            words = f"{_shut_words(track)}, though {active} is active"
+            found.append(("not-serving", str(gate), words))
+            _tell_of_shut(s, gate, words, known.get(("not-serving", str(gate))))
         if track.reading is not None:
             found.extend(("host", str(gate), words) for words in track.reading.findings[:MOST_FINDINGS])
     if active is not None and _idle(s, active):
@@ -110,6 +112,16 @@ def _host_drift(s: Situation) -> list[tuple[str, str, str]]:
     for name, node in s.view.nodes.items():
         found.extend(("credentials", name, words) for words in _credentials(s, name, node))
     return found
+
+
+def _tell_of_shut(s: Situation, gate: Gate, words: str, since: Instant | None) -> None:
+    """The active's own gate is not open, and that has lasted: nobody makes blocks."""
+    if since is None or not s.up(gate.producer):
+        return
+    left = 2 * s.pool.lease.action_timeout - s.now.since(since)
+    s.wake_in(left)
+    if left <= 0:
+        s.alert(f"not-serving:{gate}", f"{gate} {words}: nobody makes blocks")
 
 
 def _idle(s: Situation, active: str) -> bool:

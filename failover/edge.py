@@ -144,6 +144,10 @@ class Edge(ABC):
         """Whether what was last read stands as the step wants it."""
 
     @abstractmethod
+    def _note_unsent(self, step: Step) -> None:
+        """Post that a step did not leave, or not all of it."""
+
+    @abstractmethod
     def _note_unknown(self, step: Step) -> None:
         """Post that nobody knows whether a step took effect."""
 
@@ -169,12 +173,15 @@ class Edge(ABC):
             self._unknown(order, "abandoned on the way")
             raise
         except (GateUnreachable, WorkerBusy) as error:
+            self._note_unsent(step)
             self._say(order, EventKind.STEP_FAILED, str(error), "unreachable")
         except GateError as error:
             self._say(order, EventKind.STEP_FAILED, str(error), "refused")
             return True
         else:
             result = "sent" if sent else "overtaken"
+            if not sent:
+                self._note_unsent(step)
             self._say(order, EventKind.STEP_DONE, f"{step.kind.value} {step.gate}: {result}", result)
             return True
         return False
@@ -236,6 +243,9 @@ class ProxyEdge(Edge):
     async def _send(self, step: Step) -> bool:
         return await self.port.set(step.kind, step.gate.producer, self._step_timeout, lambda: self._valid(step))
 
+    def _note_unsent(self, step: Step) -> None:
+        """Half of a closing may have left; the next reading tells."""
+
     def _note_unknown(self, step: Step) -> None:
         if step.kind is StepKind.OPEN:
             self._board.post_unanswered(step.gate, self._host.now())
@@ -261,6 +271,7 @@ class GateEdge(Edge):
         super().__init__(str(gate), board, host, **settings)
         self.gate = gate
         self.port = port
+        self._before = board.gates[gate]
 
     async def _observe(self, timeout: float) -> None:
         reading = await self.port.read(timeout)
@@ -270,7 +281,11 @@ class GateEdge(Edge):
         self._board.post_gate_silence(self.gate, self._host.now(), error)
 
     def _note_sent(self, step: Step) -> None:
+        self._before = self._board.gates[self.gate]
         self._board.post_gate_sent(self.gate, step.kind)
+
+    def _note_unsent(self, step: Step) -> None:
+        self._board.post_gate_unsent(self.gate, self._before)
 
     async def _send(self, step: Step) -> bool:
         return await self.port.set(step, self._step_timeout, lambda: self._valid(step))

@@ -144,7 +144,7 @@ def _silent(s: Situation, gate: Gate, care: Care) -> str | None:
     if last_seen_shut(s, gate, care) or _accepted(s, gate, care):
         return None
     silence = s.silence(gate)
-    if care is Care.VOLUNTARY or (s.strict and care is not Care.BY_FORCE):
+    if care is Care.VOLUNTARY:
         return silence
     if care is not Care.BY_FORCE and not s.down(gate.producer):
         return f"{silence}, and {gate.producer} is not down by majority"
@@ -235,7 +235,8 @@ def unfenceable(s: Situation, target: str, care: Care, *, within: float = 0.0) -
         for proxy in s.answering():
             if _hidden_for(s, s.view.proxies[proxy], proxy) > within:
                 return _hidden(s, s.view.proxies[proxy], proxy)
-        if s.strict and s.a is not None and s.a.active not in (None, target) and sure(s, target) is None:
+        active = None if s.a is None else s.a.active
+        if s.strict and active not in (None, target) and s.let_in(active or "") and sure(s, target) is None:
             lack = _true_lack(s, target)
             return f"{target} is not shut out for sure, so that the role could not be taken back: {lack}"
     for producer in s.pool.others(target):
@@ -306,7 +307,7 @@ def to_switch_off(s: Situation, target: str, care: Care) -> tuple[Gate, ...]:
     return tuple(
         Gate(GateKind.POWER.value, producer)
         for producer in s.pool.others(target)
-        if s.powered(producer) and sure(s, producer) is None and s.down(producer) and _needs_power(s, producer)
+        if s.powered(producer) and s.down(producer) and _open_ways(s, producer, care) and _needs_power(s, producer)
     )
 
 

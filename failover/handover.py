@@ -383,9 +383,10 @@ def _redirect(
     """Fence towards another producer, in a generation of its own."""
     moved = begin(s, to, cause, reason, request=a.request, redirected=True)
     if bar_target and a.target is not None:
-        if name == "unserved":  # whoever could not be served again and again is tried ever more seldom
+        again = name == "unserved" or a.cause in (Cause.UNFIT, Cause.VOLUNTARY)
+        if again:  # whoever could not be let in by a move of our own, again and again, is tried ever more seldom
             moved = replace(moved, failovers=(*moved.failovers, s.now)[-FAILOVERS:])
-        wait = s.pool.policy.fail_back_after * (damping(moved, s.now) if name == "unserved" else 1.0)
+        wait = s.pool.policy.fail_back_after * (damping(moved, s.now) if again else 1.0)
         moved = bar(moved, a.target, s.now.after(wait), reason)
     if cause is Cause.TAKEN_BACK or a.cause is Cause.BY_HAND:  # the pin of a switchover that did not succeed
         moved = replace(moved, pinned=None)

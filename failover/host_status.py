@@ -78,8 +78,8 @@ def relay(s: Situation, relay: Relay) -> dict[str, Any]:
             for seen in track.sessions
         ]
         document["others"] = track.reading.others
-    if track.kicked is not None:
-        kicked = track.kicked
+    kicked = track.last_kicked
+    if kicked is not None:
         document["ended"] = {"generation": kicked.generation, "times": kicked.times, "at": iso(kicked.at.utc)}
     document["error"] = track.error if track.silent_since is not None else None
     document["may_look_up_until"] = _looked_up(s)

@@ -25,18 +25,20 @@ def plan(s: Situation) -> tuple[Kick, ...]:
     stuck = [(relay, loser) for relay in s.pool.relays if relay.managed for loser in _losers(s, relay)]
     if not stuck:
         return ()
-    since_last = min((s.now.since(t.kicked.at) for t in s.view.relays.values() if t.kicked), default=PAUSE)
+    lasts = [last for track in s.view.relays.values() if (last := track.last_kicked) is not None]
+    since_last = min((s.now.since(last.at) for last in lasts), default=PAUSE)
     if since_last < PAUSE:
         s.wake_in(PAUSE - since_last)
         return ()
     for track in s.view.relays.values():
-        left = 0.0 if track.kicked is None else LONGEST_REDIAL - s.now.since(track.kicked.at)
+        last = track.last_kicked
+        left = 0.0 if last is None else LONGEST_REDIAL - s.now.since(last.at)
         if left > 0 and track.answers and not track.sessions:  # it is not back yet: one at a time
             s.wake_in(left)
             return ()
     for relay, loser in stuck:
         track = s.view.relays[relay.name]
-        kicked = track.kicked if track.kicked is not None and track.kicked.generation == a.generation else None
+        kicked = _of_now(s, track, loser)
         if kicked is not None and kicked.times >= TRIES:
             continue
         if kicked is not None and _resting(kicked) > s.now.since(kicked.at):
@@ -47,6 +49,12 @@ def plan(s: Situation) -> tuple[Kick, ...]:
         reason = f"{relay.name} is still connected to {loser}, and {a.active} is active"
         return (Kick(relay.name, loser, a.generation, term, reason, nudge),)
     return ()
+
+
+def _of_now(s: Situation, track: RelayTrack, loser: str) -> Kicked | None:
+    """How often it was made to let go of this loser since the role moved."""
+    kicked = track.kicked.get(loser)
+    return kicked if kicked is not None and s.a is not None and kicked.generation == s.a.generation else None
 
 
 def _resting(kicked: Kicked) -> float:
@@ -142,19 +150,23 @@ def _astray(s: Situation, relay: Relay, track: RelayTrack) -> list[str]:
 
 def _expected(s: Situation, relay: Relay, track: RelayTrack, producer: str) -> str:
     """What comes of it: when it is made to let go, or why it is not."""
-    a = s.a
     if not relay.managed:
         return "; it is not managed: ask whoever runs it to restart its node"
-    if a is not None and track.kicked is not None and track.kicked.generation == a.generation:
-        if track.kicked.times >= TRIES:
+    kicked = _of_now(s, track, producer)
+    if kicked is not None:
+        if kicked.times >= TRIES:
+            if all(kicked.at.since(seen.since) > 0 for seen in track.connected(producer)):
+                words = f"its sessions with {producer} could not be ended: failover history says why"
+                s.alert(f"relay-stuck:{relay.name}", f"{relay.name}: {words}")
+                return f"; {words}"
             words = f"{relay.name} went back to {producer} {TRIES} times"
             mend = f"its topology lists {producer} (failover check --topology), or its resolver gives the old address"
             s.alert(f"relay-stuck:{relay.name}", f"{words}: {mend}")
             return f"; its sessions were ended {TRIES} times: {mend}"
         until = s.believed(producer)
         may = f"; it may look the old address up until {iso(until.utc)}" if until is not None else ""
-        times = f"{track.kicked.times} time{'s' if track.kicked.times > 1 else ''}"
-        return f"{may}; its sessions were ended {times}, last at {iso(track.kicked.at.utc)}"
+        times = f"{kicked.times} time{'s' if kicked.times > 1 else ''}"
+        return f"{may}; its sessions were ended {times}, last at {iso(kicked.at.utc)}"
     if not any(_sticks(s, seen) for seen in track.connected(producer)):
         return f"; it dialled {producer} since: its topology lists it (failover check --topology)"
     return "; it is made to let go in its turn"

@@ -425,6 +425,7 @@ class GateReading:
     lacks: tuple[str, ...] = ()
     process: str | None = None
     findings: tuple[str, ...] = ()  # what an operator should mend there, although the gate works
+    starting: bool = False  # its node is being started with files in place that it does not forge by
 
 
 @dataclass(frozen=True, slots=True)

@@ -7,6 +7,7 @@ metric lies in some versions (facts of cardano-node: the trust table of #5751, #
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
+from typing import Any
 
 from .model import Instant, NodeReading
 
@@ -27,7 +28,7 @@ class NodeTrack:
     forges: bool | None = None
     rose_from: Instant | None = None  # the earlier of the two readings between which the counter last rose
     expired_since: Instant | None = None
-    expired_at: Instant | None = None  # when it was last read to be so
+    sound_since: Instant | None = None  # since when they are good again, after they had expired
     compared: tuple[int, Instant] | None = None  # the counter that the next reading is compared with
 
 
@@ -55,7 +56,7 @@ def fold(track: NodeTrack, reading: NodeReading, at: Instant) -> NodeTrack:
         forges=forges,
         rose_from=rose_from if forges is True else None,
         expired_since=(track.expired_since or at) if expired(reading) else None,
-        expired_at=at if expired(reading) else track.expired_at,
+        sound_since=None if expired(reading) else track.sound_since or (at if track.expired_since else None),
         compared=compared,
     )
 
@@ -64,7 +65,29 @@ def fold_silence(track: NodeTrack, at: Instant, error: str) -> NodeTrack:
     """The track after an attempt to read that failed; what was read before is kept until it is old."""
     if track.read_at is not None and at.since(track.read_at) <= FRESH:
         return replace(track, error=error, tried=True)
-    return NodeTrack(error=error, tried=True)
+    # that credentials had expired is so until a reading shows others
+    return NodeTrack(error=error, tried=True, expired_since=track.expired_since, sound_since=track.sound_since)
+
+
+def dump(track: NodeTrack) -> dict[str, Any]:
+    """What must survive a restart, JSON-ready: since when its credentials have been expired."""
+    return {"expired_since": _pack(track.expired_since), "sound_since": _pack(track.sound_since)}
+
+
+def restore(document: Any) -> NodeTrack:
+    """The track that ``dump`` wrote. Nothing, when another version wrote it otherwise."""
+    try:
+        return NodeTrack(expired_since=_unpack(document["expired_since"]), sound_since=_unpack(document["sound_since"]))
+    except (KeyError, TypeError, ValueError, IndexError):
+        return NodeTrack()
+
+
+def _pack(instant: Instant | None) -> list[Any] | None:
+    return None if instant is None else [instant.boot, instant.mono, instant.utc]
+
+
+def _unpack(packed: Any) -> Instant | None:
+    return None if packed is None else Instant(str(packed[0]), float(packed[1]), float(packed[2]))
 
 
 def _restarted(before: NodeReading | None, now: NodeReading) -> bool:

@@ -65,7 +65,7 @@ class Guards(Protocol):
         ...
 
     def lease_left(self) -> tuple[float, int, int] | None:
-        """What a fuse is told: for how long our lease still holds; None unless we decide and steer."""
+        """What a fuse is told: for how long our lease still holds; None when it is not ours."""
         ...
 
     def posted(self) -> None:

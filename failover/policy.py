@@ -241,6 +241,8 @@ def hand_back(q: Asked) -> Verdict | str:
             lack = f"{producer} was handed the role back once already"
         elif s.fit(producer) is not True or s.held(producer, "cordoned"):
             lack = f"{producer}, whose gate {passed.gate} was passed over, is not seen fit"
+        elif not s.switched_on(producer):
+            lack = f"a gate of {producer}'s own was not open when it last answered"
         elif (missing := fence.unfenceable(s, producer, Care.RETURN)) is not None:
             lack = missing
         else:

@@ -8,7 +8,8 @@ the winner.
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from collections.abc import Mapping
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 from .model import Instant, RelayReading, RelaySession
@@ -47,7 +48,7 @@ class RelayTrack:
     misses: int = 0
     error: str | None = None
     sessions: tuple[Seen, ...] = ()
-    kicked: Kicked | None = None
+    kicked: Mapping[str, Kicked] = field(default_factory=dict)  # by the producer that it was made to let go of
 
     @property
     def tried(self) -> bool:
@@ -58,6 +59,11 @@ class RelayTrack:
     def answers(self) -> bool:
         """Whether the last attempt to read it succeeded."""
         return self.current and self.silent_since is None
+
+    @property
+    def last_kicked(self) -> Kicked | None:
+        """The last time that it was made to let go of anybody."""
+        return max(self.kicked.values(), key=lambda kicked: kicked.at.utc, default=None)
 
     def connected(self, producer: str) -> tuple[Seen, ...]:
         """Its sessions with this producer."""
@@ -76,11 +82,12 @@ def fold_silence(track: RelayTrack, at: Instant, error: str) -> RelayTrack:
     return replace(track, silent_since=track.silent_since or at, misses=track.misses + 1, error=error)
 
 
-def fold_kicked(track: RelayTrack, generation: int, at: Instant) -> RelayTrack:
-    """The track once sessions with the loser are about to be ended."""
-    before = track.kicked
+def fold_kicked(track: RelayTrack, producer: str, generation: int, at: Instant) -> RelayTrack:
+    """The track once sessions with a loser are about to be ended; what earlier generations did is forgotten."""
+    before = track.kicked.get(producer)
     times = before.times if before is not None and before.generation == generation else 0
-    return replace(track, kicked=Kicked(generation, at, times + 1))
+    kept = {name: kicked for name, kicked in track.kicked.items() if kicked.generation == generation}
+    return replace(track, kicked={**kept, producer: Kicked(generation, at, times + 1)})
 
 
 def _key(session: RelaySession) -> Key:
@@ -89,13 +96,12 @@ def _key(session: RelaySession) -> Key:
 
 def dump(track: RelayTrack) -> dict[str, Any]:
     """What must survive a restart, JSON-ready."""
-    kicked = track.kicked
     return {
         "sessions": [
             [s.session.producer, s.session.peer, s.session.local, s.session.inbound, _pack(s.since)]
             for s in track.sessions
         ],
-        "kicked": None if kicked is None else [kicked.generation, _pack(kicked.at), kicked.times],
+        "kicked": {name: [k.generation, _pack(k.at), k.times] for name, k in track.kicked.items()},
     }
 
 
@@ -103,13 +109,12 @@ def restore(document: Any, producers: tuple[str, ...]) -> RelayTrack:
     """The track that ``dump`` wrote; it does not count as tried. Nothing, when another version wrote it otherwise."""
     try:
         rows = [(RelaySession(str(p), str(a), str(b), bool(i)), _unpack(at)) for p, a, b, i, at in document["sessions"]]
-        kicked = document["kicked"]
-        at = None if kicked is None else _unpack(kicked[1])
+        dated = {name: (int(g), _unpack(at), int(times)) for name, (g, at, times) in document["kicked"].items()}
         return RelayTrack(
             sessions=tuple(Seen(s, since) for s, since in rows if since is not None and s.producer in producers),
-            kicked=None if at is None else Kicked(int(kicked[0]), at, int(kicked[2])),
+            kicked={n: Kicked(g, at, times) for n, (g, at, times) in dated.items() if at is not None},
         )
-    except (KeyError, TypeError, ValueError, IndexError):
+    except (KeyError, TypeError, ValueError, IndexError, AttributeError):
         return RelayTrack()
 
 

@@ -191,8 +191,8 @@ class Situation:
         tracks = () if self.walled(producer) else self.view.proxies.values()
         failed = [track.failed_at[producer] for track in tracks if producer in track.failed_at]
         node = self.view.nodes.get(producer)
-        if node is not None and node.expired_at is not None:
-            failed.append(node.expired_at)
+        if node is not None and node.sound_since is not None:
+            failed.append(node.sound_since)
         fit = health.fit_for(self.view.tracks[producer], self.now)
         return min([fit, *(self.now.since(at) for at in failed)])
 
@@ -303,10 +303,16 @@ class Situation:
         """What hinders opening a gate on its own host; one that was last seen open may do, if not voluntarily."""
         for gate in self.switches(producer):
             track = self.view.gates[gate]
-            if track.answers or (track.is_open is True and not voluntary):
+            if voluntary and track.answers and track.is_open is None and self._is_target(producer) is False:
+                return f"{gate} is neither open nor closed"
+            if track.answers or (track.is_open is True and not track.sent and not voluntary):
                 continue
             return f"{self.silence(gate)}{'' if voluntary else ', and was not open when it last did'}"
         return None
+
+    def _is_target(self, producer: str) -> bool:
+        """Whether a handover gives it the role already: then its gates are on their way."""
+        return self.a is not None and producer in (self.a.active, self.a.target)
 
     # ------------------------------------------------------------ records
 

@@ -119,8 +119,8 @@ def _gates(s: Situation, known: Known) -> list[Split]:
         if not host.answers:
             found.extend(_unseen(s, gate.place, rightful, known, only=gate.producer))
         elif host.is_open is not False:
-            # in between says nothing of blocks: a node that starts has its files in place; its counter would tell
-            counts = fence.sure(s, gate.producer) is None and host.is_open is True
+            closing = host.is_open is None and (host.sent or (host.reading is not None and host.reading.starting))
+            counts = fence.sure(s, gate.producer) is None and not closing
             what = f"{_state(host)}, though {gate.producer} is not active"
             found.append(Split(GATE, str(gate), what, counts, (gate.producer,)))
     if found and rightful is not None and s.down(rightful):  # then nobody is beside anybody: rule 6 follows who is open

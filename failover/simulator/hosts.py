@@ -320,12 +320,12 @@ class ProducerHost(Agent):
             state: bool | None = {Files.LIVE: True, Files.ASIDE: False, Files.PARTLY: None}[self.files]
             return GateReading(state, state is False, ("the node does not run",), process=process)
         if self._nature.now() < self._starting:
-            return GateReading(None, False, (), ("the node is being started",), process)
+            return GateReading(None, False, (), ("the node is being started",), process, starting=True)
         seen = self.node.process is Process.UP and not self.mute
         if self.files is Files.LIVE:
             if self.closed:
                 lacks = ("key files are back at their places although this gate was closed",)
-                return GateReading(None if self.node.keyless else True, False, (), lacks, process)
+                return GateReading(True, False, (), lacks, process)
             idle = self.node.keyless or self.doing == "open"
             return GateReading(None if idle else True, False, ("files in place",), (), process)
         if self.files is Files.PARTLY or not (self.node.keyless or self._owed):

@@ -128,18 +128,20 @@ class Switch:
     certain: bool = True  # whether it can show that it is shut
     stuck: bool = False  # orders are taken, and nothing comes of them
     between: bool = False  # it reads neither open nor closed
+    starting: bool = False  # likewise, because its node is being started
     process: str = "1"
     findings: tuple[str, ...] = ()
 
     def reading(self) -> GateReading:
         lacks = () if self.certain or self.open else ("the counter cannot be read",)
         return GateReading(
-            None if self.between else self.open,
+            None if self.between or self.starting else self.open,
             self.certain and not self.open,
             ("files gone",),
             lacks,
             self.process,
             self.findings,
+            self.starting,
         )
 
 
@@ -388,7 +390,7 @@ class World:
         self.point(outcome.pointings)
         for kick in outcome.kicks:
             self.kicked.append((self.t, kick))
-            self.board.post_kicked(kick.relay, kick.generation, instant(self.t))
+            self.board.post_kicked(kick.relay, kick.producer, kick.generation, instant(self.t))
             self.parties[kick.relay].sessions.pop(kick.producer, None)
         return outcome
 

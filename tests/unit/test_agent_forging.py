@@ -301,7 +301,7 @@ def test_files_that_reappear_on_a_closed_producer_are_drift_and_are_moved_beside
     host.order("close", 1)
     host.write_keys(host.keys, key_set(9))
     gate = host.gate()
-    assert (gate["open"], gate["certain"]) == (None, False)
+    assert (gate["open"], gate["certain"]) == (True, False)
     assert any("back at their places" in word for word in gate["lacks"])
     assert "both there" in host.order("open", 1)["error"]
     gate = host.order("close", 1)["gate"]
@@ -458,7 +458,7 @@ def test_a_plain_start_while_closed_is_recognised_and_told_how_to_change(host: A
     gate = host.gate()
     assert gate["open"] is True
     assert "without a non-producing flag" in words_of(gate["findings"])
-    assert "failover-agent start -- COMMAND" in words_of(gate["findings"])
+    assert "agent.py start -- COMMAND" in words_of(gate["findings"])
     gate = host.order("close", 2)["gate"]
     assert (gate["open"], gate["certain"]) == (False, True)
     assert "without a non-producing flag" in words_of(gate["findings"])

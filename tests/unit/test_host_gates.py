@@ -299,7 +299,7 @@ def test_the_next_relay_waits_until_the_one_before_is_back() -> None:
 
 def test_a_standby_that_starts_for_minutes_is_no_split_brain() -> None:
     w = forging_only()
-    w.run(400, {30: lambda: setattr(w.switches[gate(w, FORGING, "backup")], "between", True)})
+    w.run(400, {30: lambda: setattr(w.switches[gate(w, FORGING, "backup")], "starting", True)})
     assert not any(o.split_brain for o in w.outcomes)
 
 
