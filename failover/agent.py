@@ -583,7 +583,7 @@ class State:
             raise Unable(f"{self.file} is damaged: {error}", mend) from None
         if memory.get("boot") != boot_id():  # process numbers of another boot mean nothing in this one
             memory["boot"] = boot_id()
-            for key in ("told", "opened", "run", "start", "since"):
+            for key in ("told", "opened", "opened_at", "run", "start", "since"):
                 memory["forging"].pop(key, None)
         return dict(memory)
 
@@ -1853,7 +1853,7 @@ class Forging:
         if not catches_sighup(process.pid):
             return f"process {process.pid} does not take SIGHUP yet (it would end it)"
         if key == "opened":  # remembered before: from now on it may have its keys
-            memory["forging"]["opened"] = str(process)
+            memory["forging"].update(opened=str(process), opened_at=now())
             memory["forging"].pop("told", None)
             self.state.save(memory)
         if not send_sighup(process):
@@ -1997,31 +1997,41 @@ class Forging:
     ) -> dict[str, Any]:
         """The rest of an opening: SIGHUP until it took effect, and the counter.
 
-        A node that forges by these files already is not told anew, but ``again``.
+        A node that forges by these files already is not told anew, but ``again``, or when a closing told it in between:
+        its counter may have risen a moment ago all the same.
         """
         own = memory["forging"]
         metrics, trouble, counter = self.sample(found, deadline)
-        forging = own.get("opened") == str(found.process) and rises(counter, self.config.window)
+        forging = own.get("opened") == str(found.process) and "told" not in own and self.leads(own, found, counter)
         problem = None if forging and not again else self.tell(memory, found, "opened")
         sent = now()
         while True:
-            if rises(counter, self.config.window):
+            if self.leads(own, found, counter):
                 problem = None
             own["doing"] = None if problem is None else "open"
             gate = self.view(memory, found, counter, trouble)
             if problem is not None:
                 gate["lacks"] = [*gate["lacks"], problem]
-            done = problem is None and (metrics is None or rises(counter, self.config.window))
+            done = problem is None and (metrics is None or self.leads(own, found, counter))
             if done or deadline.over or found.process is None:
                 break
             deadline.pause(min(POLL, self.config.slot))
             found = self.node.find(deadline)
             metrics, trouble, counter = self.sample(found, deadline)
-            silent = now() - sent >= max(RESEND, 3 * self.config.slot) and not rises(counter, self.config.window)
+            silent = now() - sent >= max(RESEND, 3 * self.config.slot) and not self.leads(own, found, counter)
             if problem is not None or silent:
                 problem, sent = self.tell(memory, found, "opened"), now()
         self.state.remember(memory)
         return gate
+
+    def leads(self, own: Mapping[str, Any], found: Found, counter: Mapping[str, Any]) -> bool:
+        """Whether the counter rose since this process was last told of its files, there or gone."""
+        process, told, after = str(found.process), own.get("told", {}), 0.0
+        if own.get("opened") == process:
+            after = float(own.get("opened_at", 0.0))
+        if told.get("process") == process:
+            after = max(after, float(told["at"]))
+        return rises(counter, self.config.window, after)
 
     # -------- installing
 
@@ -2235,7 +2245,7 @@ class View:
             self.lacks.append(self.found.unsure)
         elif self.found.process is None:
             self.lacks.append("the node does not run")
-        elif rises(self.counter, self.config.window):
+        elif self.forging.leads(self.own, self.found, self.counter):
             self.shown.append("about-to-lead counter rises")
         else:
             self.lacks.append(f"the about-to-lead counter: {self.trouble or 'not seen rising yet'}")
@@ -2769,7 +2779,7 @@ def prepare(
     if not closed:
         own.update(run={"process": str(me), "version": version})
         if not any(flag in words for flag in FLAGS):
-            own["opened"] = str(me)
+            own.update(opened=str(me), opened_at=now())
         own.pop("told", None)
         agent.state.remember(memory)
         return words
@@ -2783,7 +2793,7 @@ def prepare(
     watcher = watch(agent, bound)
     own.update(want="closed", doing="start", since=own.get("since", now()))
     own.update(start={"watcher": watcher, "process": str(me)}, run={"process": str(me), "version": version})
-    for key in ("told", "opened", "problem"):
+    for key in ("told", "opened", "opened_at", "problem"):
         own.pop(key, None)
     agent.state.save(memory)
     forging.give_back()

@@ -247,10 +247,13 @@ class Controller:
                 await self._host.sleep(self.pool.health.interval)
 
     def lease_left(self) -> tuple[float, int, int] | None:
-        """What a fuse is told: for how long our lease still holds. Also while nothing is moved: nobody else does."""
+        """What a fuse is told: for how long our lease still holds. Also while released or paused: nobody else decides.
+
+        An observer tells none: its lease is of its own store, and another controller may be the one that steers.
+        """
         now, a = self._host.now(), self._assignment
         lease = self._keeper.fresh(now)
-        if lease is None:
+        if lease is None or self.pool.mode != "act":
             return None
         return lease.expires.mono - now.mono, 0 if a is None else a.generation, lease.term
 

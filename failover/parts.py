@@ -65,7 +65,7 @@ class Guards(Protocol):
         ...
 
     def lease_left(self) -> tuple[float, int, int] | None:
-        """What a fuse is told: for how long our lease still holds; None when it is not ours."""
+        """What a fuse is told: for how long our lease still holds; None when it is not ours, or we only observe."""
         ...
 
     def posted(self) -> None:

@@ -94,11 +94,17 @@ def test_fuses_are_told_of_the_lease_by_whoever_decides() -> None:
     at(60.0, keys_pool(), look)
 
 
-def test_fuses_are_told_nothing_where_nothing_is_steered() -> None:
+def test_an_observer_tells_fuses_nothing_beside_the_controller_that_steers() -> None:
     def look(world: World, controller: Controller) -> None:
         assert controller.lease_left() is None
 
     at(60.0, keys_pool(mode="observe"), look)
+
+
+def test_fuses_do_not_blow_because_an_operator_took_the_pool_in_hand() -> None:
+    def look(world: World, controller: Controller) -> None:
+        assert controller.lease_left() is not None
+
     at(60.0, keys_pool(), look, Fault(30.0, "ask", (), None, {"verb": "release"}))
 
 

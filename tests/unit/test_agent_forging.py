@@ -79,6 +79,20 @@ def test_a_close_and_an_open_are_idempotent(host: AgentHost) -> None:
     assert rises(host)
 
 
+def test_an_open_right_after_a_close_is_told_to_the_node_although_its_counter_rose_a_moment_ago(
+    host: AgentHost,
+) -> None:
+    host.run_node()
+    assert host.order("open")["gate"]["certain"] is True
+    orders = [
+        {"v": 1, "verb": verb, "pool": "EXMPL", "gate": "forging", "generation": number, "term": 1, "within": within}
+        for verb, number, within in (("close", 2, 0.1), ("open", 3, 10))
+    ]
+    closed, opened = host.raw("".join(json.dumps(order) + "\n" for order in orders).encode())
+    assert (closed["gate"]["certain"], opened["gate"]["certain"]) == (False, True)
+    assert rises(host)
+
+
 def test_a_node_that_does_not_run_is_closed_for_certain(host: AgentHost) -> None:
     gate = host.order("close")["gate"]
     assert (gate["open"], gate["certain"]) == (False, True)

@@ -89,7 +89,7 @@ def test_status_has_every_part_of_the_protocol(host: AgentHost) -> None:
     assert (answer["node"]["flag"], answer["node"]["version"]) == (None, "10.5.1")
     assert abs(answer["node"]["started"] - host.log.stat().st_ctime) < 3600
     gate = answer["gates"]["forging"]
-    assert set(gate) == {"open", "certain", "shown", "lacks", "process", "findings", "generation", "term"}
+    assert set(gate) == {"open", "certain", "shown", "lacks", "process", "findings", "starting", "generation", "term"}
     assert gate["process"].startswith(f"{host.started[0].pid}.")
     assert answer["metrics"]["cardano_node_metrics_currentKESPeriod_int"] == 100
     assert (answer["metrics_error"], answer["fuse"], answer["topology"]) == (None, None, None)
