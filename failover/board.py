@@ -13,6 +13,7 @@ from enum import StrEnum
 from typing import Any
 
 from . import health, hostgates, incidents, nodes, relays, signposts, tips
+from .dates import pack, unpack
 from .health import Track, Yardstick
 from .hostgates import REVERSAL_WINDOW, REVERSALS, GateTrack
 from .incidents import Deed, Ledger
@@ -42,6 +43,7 @@ from .nodes import NodeTrack
 from .relays import RelayTrack
 from .signposts import RecordTrack
 from .tips import Chains
+from .tracks import ReadTrack, fold_silence
 
 UNWATCHED = 60.0  # seconds between two readings after which nobody was looking
 
@@ -66,7 +68,7 @@ class Turned:
 
 
 @dataclass(frozen=True, slots=True)
-class ProxyTrack:
+class ProxyTrack(ReadTrack):
     """What is known of one proxy.
 
     ``reading`` is the last good one, perhaps from before a restart (then not ``current``).
@@ -74,11 +76,6 @@ class ProxyTrack:
     """
 
     reading: ProxyReading | None = None
-    read_at: Instant | None = None
-    current: bool = False  # read by this process
-    silent_since: Instant | None = None
-    misses: int = 0
-    error: str | None = None
     reloaded_at: Instant | None = None
     clean: frozenset[str] = frozenset()  # producers that were closed and empty when it was reloaded: nothing is hidden
     sent: frozenset[str] = frozenset()  # producers whose gate we moved since the last good reading
@@ -88,16 +85,6 @@ class ProxyTrack:
     turned: Mapping[str, Turned] = field(default_factory=dict)  # by producer, while its gate is open
     blind_since: Mapping[str, Instant] = field(default_factory=dict)  # by producer, while it fails to see and serve it
     failed_at: Mapping[str, Instant] = field(default_factory=dict)  # by producer, when its check of it last failed
-
-    @property
-    def tried(self) -> bool:
-        """Whether it was read, or reading it failed, at least once."""
-        return self.current or self.misses > 0
-
-    @property
-    def answers(self) -> bool:
-        """Whether the last attempt to read it succeeded."""
-        return self.current and self.silent_since is None
 
 
 def fold_reading(
@@ -220,11 +207,6 @@ def misdirected(pool: Pool, reading: ProxyReading) -> str | None:
         if whose is not None and whose != producer:
             return f"its server of {producer} leads to {server.address}, which is {whose}: mend `servers`, or HAProxy"
     return None
-
-
-def fold_silence(track: ProxyTrack, at: Instant, error: str) -> ProxyTrack:
-    """The track after an attempt to read that failed; silence counts from its first failure."""
-    return replace(track, silent_since=track.silent_since or at, misses=track.misses + 1, error=error)
 
 
 def fold_sent(track: ProxyTrack, kind: StepKind, producer: str) -> ProxyTrack:
@@ -378,7 +360,7 @@ class Board:
 
     def post_gate_silence(self, gate: Gate, at: Instant, error: str) -> None:
         """Fold a failed attempt to read a gate on a producer's own host."""
-        self.gates[gate] = hostgates.fold_silence(self.gates[gate], at, error)
+        self.gates[gate] = fold_silence(self.gates[gate], at, error)
 
     def post_gate_sent(self, gate: Gate, kind: StepKind) -> None:
         """Note that a step is about to leave for a gate on a producer's own host."""
@@ -394,7 +376,7 @@ class Board:
 
     def post_node_silence(self, producer: str, at: Instant, error: str) -> None:
         """Fold that a producer's metrics could not be read."""
-        self.nodes[producer] = nodes.fold_silence(self.nodes[producer], at, error)
+        self.nodes[producer] = nodes.fold_unread(self.nodes[producer], at, error)
 
     def post_relay(self, relay: str, reading: RelayReading, at: Instant) -> None:
         """Fold whom a relay is connected to."""
@@ -402,7 +384,7 @@ class Board:
 
     def post_relay_silence(self, relay: str, at: Instant, error: str) -> None:
         """Fold a failed attempt to read a relay's sessions."""
-        self.relays[relay] = relays.fold_silence(self.relays[relay], at, error)
+        self.relays[relay] = fold_silence(self.relays[relay], at, error)
 
     def post_kicked(self, relay: str, producer: str, generation: int, at: Instant) -> None:
         """Note that a relay's sessions with a loser are about to be ended."""
@@ -424,7 +406,7 @@ class Board:
 
     def post_record_silence(self, record: str, at: Instant, error: str) -> None:
         """Fold a failed attempt to read a record's provider."""
-        self.records[record] = signposts.fold_silence(self.records[record], at, error)
+        self.records[record] = fold_silence(self.records[record], at, error)
 
     def post_pointed(self, record: str, wanted: RRset, at: Instant) -> None:
         """Note that a change of a record is about to leave."""
@@ -554,7 +536,7 @@ class Board:
     def timers(self, now: Instant) -> dict[str, Any]:
         """What must survive a restart, JSON-ready."""
         return {
-            "at": _pack(now),
+            "at": pack(now),
             "tracks": {name: health.dump(track) for name, track in self.tracks.items()},
             "proxies": {name: _dump_proxy(track) for name, track in self.proxies.items() if track.tried},
             "records": {label: signposts.dump(track) for label, track in self.records.items()},
@@ -583,13 +565,13 @@ def _missed(track: Track, isolated: bool) -> int:
 def _dump_proxy(track: ProxyTrack) -> dict[str, Any]:
     reading = track.reading
     return {
-        "silent_since": _pack(track.silent_since),
+        "silent_since": pack(track.silent_since),
         "error": track.error,
-        "read_at": _pack(track.read_at),
-        "reloaded_at": _pack(track.reloaded_at),
+        "read_at": pack(track.read_at),
+        "reloaded_at": pack(track.reloaded_at),
         "opened": sorted(track.opened | track.sent),
-        "blind_since": {name: _pack(at) for name, at in track.blind_since.items()},
-        "failed_at": {name: _pack(at) for name, at in track.failed_at.items()},
+        "blind_since": {name: pack(at) for name, at in track.blind_since.items()},
+        "failed_at": {name: pack(at) for name, at in track.failed_at.items()},
         "servers": None
         if reading is None
         else {
@@ -611,7 +593,7 @@ def _restore_record(document: Any) -> RecordTrack:
 
 def _unbroken(timers: Mapping[str, Any], now: Instant, max_gap: float) -> bool:
     """Whether somebody watched until just now: otherwise silence counts anew."""
-    at = _unpack(timers.get("at"))
+    at = unpack(timers.get("at"))
     return at is not None and at.boot == now.boot and 0.0 <= now.mono - at.mono <= max_gap
 
 
@@ -635,10 +617,10 @@ def _restore_proxy(document: Mapping[str, Any], pool: Pool, unbroken: bool) -> P
         )
     return ProxyTrack(
         reading=reading,
-        read_at=_unpack(document["read_at"]) if reading is not None else None,
-        silent_since=_unpack(document["silent_since"]) if unbroken else None,
+        read_at=unpack(document["read_at"]) if reading is not None else None,
+        silent_since=unpack(document["silent_since"]) if unbroken else None,
         error=document["error"],
-        reloaded_at=_unpack(document["reloaded_at"]),
+        reloaded_at=unpack(document["reloaded_at"]),
         blind_since=_dates(document.get("blind_since"), names),
         failed_at=_dates(document.get("failed_at"), names),
         opened=frozenset(document["opened"]) & names,
@@ -648,13 +630,5 @@ def _restore_proxy(document: Mapping[str, Any], pool: Pool, unbroken: bool) -> P
 
 def _dates(document: Any, names: set[str]) -> Mapping[str, Instant]:
     """Instants by producer; an earlier version did not write them."""
-    found = {} if not isinstance(document, Mapping) else {n: _unpack(at) for n, at in document.items() if n in names}
+    found = {} if not isinstance(document, Mapping) else {n: unpack(at) for n, at in document.items() if n in names}
     return {name: at for name, at in found.items() if at is not None}
-
-
-def _pack(instant: Instant | None) -> list[Any] | None:
-    return None if instant is None else [instant.boot, instant.mono, instant.utc]
-
-
-def _unpack(packed: list[Any] | None) -> Instant | None:
-    return None if packed is None else Instant(str(packed[0]), float(packed[1]), float(packed[2]))

@@ -414,7 +414,7 @@ class Controller:
         if points or ends:
             self._saved_at = None  # what the record held until now, and who was made to let go, must outlive us
         for kicked in ends:
-            board.post_kicked(kicked.kick.relay, kicked.kick.producer, kicked.kick.generation, now)
+            board.post_kicked(kicked.command.relay, kicked.command.producer, kicked.command.generation, now)
         if last.memory.ledger is not self._memory.ledger:
             self._saved_at = None  # an incident is stored with the rows that tell of it
         board.ledger = last.memory.ledger

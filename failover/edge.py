@@ -1,8 +1,7 @@
-"""One gate's edge: the task that reads it at a steady pace and carries out the steps that are meant for it.
+"""What every edge is: a task that reads one thing at a steady pace and carries out the commands that are meant for it.
 
-It touches one port and the board: a proxy's, whose gates are all producers' servers in it (``ProxyEdge``), or that of
-a gate on a producer's own host (``GateEdge``). At most one batch of steps waits; a newer one replaces it. A proxy or a
-host that hangs holds up this task alone. Whether a step worked is not believed but read back.
+It touches one port and the board. At most one batch of commands waits; a newer one replaces it. A proxy or a host that
+hangs holds up its own task alone. Whether a command worked is not believed but read back.
 """
 
 from __future__ import annotations
@@ -10,36 +9,56 @@ from __future__ import annotations
 import asyncio
 from abc import ABC, abstractmethod
 from collections.abc import Callable
-from dataclasses import dataclass
-from typing import Any
+from dataclasses import dataclass, replace
+from typing import Generic, TypeVar
 
-from .board import Board, misdirected
+from .board import Board
 from .errors import GateError, GateTimeout, GateUnreachable, WorkerBusy
-from .model import Admin, Event, EventKind, Gate, Instant, Step, StepKind
-from .ports import GatePort, Host, ProxyPort
+from .model import Event, EventKind, Instant, Kick, Pointing, Step
+from .ports import Host
 
-BACKOFF = 10.0  # seconds: the longest pause before a step that failed, or had no effect, is tried again
-Key = tuple[StepKind, Gate, int, int]
+BACKOFF = 10.0  # seconds: the longest pause before a command that failed, or had no effect, is tried again
 GRACE = 1.0  # seconds beyond its timeout after which a port is given up on
+
+Command = TypeVar("Command", Step, Kick, Pointing)
 
 
 @dataclass(frozen=True, slots=True)
-class Order:
-    """A step with the id under which the journal knows it."""
+class Order(Generic[Command]):
+    """A command with the id under which the journal knows it."""
 
     id: str
-    step: Step
+    command: Command
 
     def begins(self, now: Instant) -> Event:
         """The journal's row for its beginning."""
-        step = self.step
-        detail = {"step": self.id, "kind": step.kind.value, "gate": str(step.gate)}
-        words = f"{step.kind.value} {step.gate}: {step.reason}"
-        return Event(EventKind.STEP_STARTED, now, words, step.generation, step.gate.producer, detail)
+        command = self.command
+        words, detail = f"{command}: {command.reason}", {"step": self.id, **command.about}
+        return Event(EventKind.STEP_STARTED, now, words, command.generation, command.producer, detail)
+
+    def ends(self, kind: EventKind, now: Instant, words: str, result: str) -> Event:
+        """The journal's row for its end."""
+        command = self.command
+        detail = {"step": self.id, **command.about, "result": result}
+        return Event(kind, now, words, command.generation, command.producer, detail)
 
 
-class Edge(ABC):
-    """Reads and moves one thing. ``posted`` is called after every observation, ``report`` with what became of steps."""
+async def pause(host: Host, wake: asyncio.Event, seconds: float) -> None:
+    """So long, or until woken; when no time is left, the others run for once."""
+    if wake.is_set():
+        return
+    if seconds <= 0:
+        await host.sleep(0)
+        return
+    try:
+        async with host.timeout(seconds):
+            await wake.wait()
+    except TimeoutError:
+        return
+
+
+class Edge(ABC, Generic[Command]):
+    """Reads and moves one thing: ``posted`` after every observation, ``report`` what became of commands."""
 
     def __init__(
         self,
@@ -50,7 +69,7 @@ class Edge(ABC):
         interval: float,
         read_timeout: float,
         step_timeout: float,
-        valid: Callable[[Step], bool],
+        valid: Callable[[Command], bool],
         posted: Callable[[], None],
         report: Callable[[Event], None],
     ) -> None:
@@ -60,22 +79,22 @@ class Edge(ABC):
         self._interval = interval
         self._read_timeout = read_timeout
         self._step_timeout = step_timeout
-        self._valid = valid
+        self._valid: Callable[[Command], bool] = valid
         self._posted = posted
         self._report = report
-        self._orders: tuple[Order, ...] = ()
-        self._running: tuple[Step, ...] = ()
+        self._orders: tuple[Order[Command], ...] = ()
+        self._running: tuple[Command, ...] = ()
         self._wake = asyncio.Event()
-        self._held: dict[Key, tuple[int, float]] = {}  # how often in vain, and until when it is held back
+        self._held: dict[Command, tuple[int, float]] = {}  # how often in vain, and until when it is held back
 
-    def wants(self, step: Step) -> bool:
-        """Whether this step is neither under way, nor waiting, nor held back after a failure."""
-        key = _key(step)
-        if any(key == _key(other) for other in (*self._running, *(order.step for order in self._orders))):
+    def wants(self, command: Command) -> bool:
+        """Whether this command is neither under way, nor waiting, nor held back after a failure."""
+        plain = _plain(command)
+        if any(plain == _plain(other) for other in (*self._running, *(order.command for order in self._orders))):
             return False
-        return key not in self._held or self._host.now().mono >= self._held[key][1]
+        return plain not in self._held or self._host.now().mono >= self._held[plain][1]
 
-    def offer(self, orders: tuple[Order, ...]) -> None:
+    def offer(self, orders: tuple[Order[Command], ...]) -> None:
         """Carry these out next; orders that still wait are replaced."""
         self._drop(self._orders)
         self._orders = orders
@@ -87,7 +106,7 @@ class Edge(ABC):
 
     @property
     def busy(self) -> bool:
-        """Whether a step is being carried out."""
+        """Whether a command is being carried out."""
         return bool(self._running)
 
     async def run(self) -> None:
@@ -96,32 +115,20 @@ class Edge(ABC):
             started = self._host.now()
             self._wake.clear()
             orders, self._orders = self._orders, ()
-            self._running = tuple(order.step for order in orders)
+            self._running = tuple(order.command for order in orders)
             left = list(orders)
             try:
                 while left:
                     if not await self._one(left.pop(0)):
                         break
-                await self._read()  # a step counts as under way until its effect was read back
+                await self._read()  # a command counts as under way until its effect was read back
                 for order in orders[: len(orders) - len(left)]:
-                    self._hold_back(order.step)
+                    self._hold_back(order.command)
             finally:
                 self._running = ()
                 self._drop(tuple(left))
             self._posted()
-            await self._pause(self._interval - self._host.now().since(started))
-
-    async def _pause(self, seconds: float) -> None:
-        if self._wake.is_set():
-            return
-        if seconds <= 0:  # it takes longer than its pace: let the others run
-            await self._host.sleep(0)
-            return
-        try:
-            async with self._host.timeout(seconds):
-                await self._wake.wait()
-        except TimeoutError:
-            return
+            await pause(self._host, self._wake, self._interval - self._host.now().since(started))
 
     @abstractmethod
     async def _observe(self, timeout: float) -> None:
@@ -131,25 +138,22 @@ class Edge(ABC):
     def _silence(self, error: str) -> None:
         """Post that reading failed."""
 
-    @abstractmethod
-    def _note_sent(self, step: Step) -> None:
-        """Post that a step is about to leave."""
+    def _note_sent(self, command: Command) -> None:
+        """Post that a command is about to leave."""
 
     @abstractmethod
-    async def _send(self, step: Step) -> bool:
-        """Carry out one step through the port."""
+    async def _send(self, command: Command) -> bool:
+        """Carry out one command through the port; False: it was overtaken, and not sent."""
 
     @abstractmethod
-    def _shows(self, step: Step) -> bool:
-        """Whether what was last read stands as the step wants it."""
+    def _shows(self, command: Command) -> bool:
+        """Whether what was last read stands as the command wants it."""
 
-    @abstractmethod
-    def _note_unsent(self, step: Step) -> None:
-        """Post that a step did not leave, or not all of it."""
+    def _note_unsent(self, command: Command) -> None:
+        """Post that a command did not leave, or not all of it."""
 
-    @abstractmethod
-    def _note_unknown(self, step: Step) -> None:
-        """Post that nobody knows whether a step took effect."""
+    def _note_unknown(self, command: Command) -> None:
+        """Post that nobody knows whether a command took effect."""
 
     async def _read(self) -> None:
         try:
@@ -160,20 +164,20 @@ class Edge(ABC):
         except TimeoutError:
             self._silence(f"{self.name} did not answer within {self._read_timeout:g} s")
 
-    async def _one(self, order: Order) -> bool:
-        """Carry out one step; False when nobody answers, so that the ones behind it are not tried now."""
-        step = order.step
-        self._note_sent(step)
+    async def _one(self, order: Order[Command]) -> bool:
+        """Carry out one command; False when nobody answers, so that the ones behind it are not tried now."""
+        command = order.command
+        self._note_sent(command)
         try:
             async with self._host.timeout(self._step_timeout + GRACE):
-                sent = await self._send(step)
+                sent = await self._send(command)
         except (GateTimeout, TimeoutError) as error:
             self._unknown(order, str(error) or f"{self.name} did not answer within {self._step_timeout:g} s")
         except asyncio.CancelledError:
             self._unknown(order, "abandoned on the way")
             raise
         except (GateUnreachable, WorkerBusy) as error:
-            self._note_unsent(step)
+            self._note_unsent(command)
             self._say(order, EventKind.STEP_FAILED, str(error), "unreachable")
         except GateError as error:
             self._say(order, EventKind.STEP_FAILED, str(error), "refused")
@@ -181,117 +185,34 @@ class Edge(ABC):
         else:
             result = "sent" if sent else "overtaken"
             if not sent:
-                self._note_unsent(step)
-            self._say(order, EventKind.STEP_DONE, f"{step.kind.value} {step.gate}: {result}", result)
+                self._note_unsent(command)
+            self._say(order, EventKind.STEP_DONE, f"{command}: {result}", result)
             return True
         return False
 
-    def _hold_back(self, step: Step) -> None:
-        """A step that was in vain is tried again after a pause that doubles; one that shows its effect, at once."""
-        key = _key(step)
-        self._held = {k: held for k, held in self._held.items() if k[2] == step.generation}
-        if self._shows(step):
-            self._held.pop(key, None)
+    def _hold_back(self, command: Command) -> None:
+        """A command that was in vain is tried again after a pause that doubles; one that shows its effect, at once."""
+        self._held = {held: at for held, at in self._held.items() if held.generation == command.generation}
+        plain = _plain(command)
+        if self._shows(command):
+            self._held.pop(plain, None)
             return
-        count = self._held.get(key, (0, 0.0))[0] + 1
-        self._held[key] = (count, self._host.now().mono + min(BACKOFF, 0.25 * 2 ** min(count, 10)))
+        count = self._held.get(plain, (0, 0.0))[0] + 1
+        self._held[plain] = (count, self._host.now().mono + min(BACKOFF, 0.25 * 2 ** min(count, 10)))
 
-    def _drop(self, orders: tuple[Order, ...]) -> None:
-        """Say of steps that were journalled as begun that they were not sent after all."""
+    def _drop(self, orders: tuple[Order[Command], ...]) -> None:
+        """Say of commands that were journalled as begun that they were not sent after all."""
         for order in orders:
-            self._say(order, EventKind.STEP_DONE, f"{order.step.kind.value} {order.step.gate}: not sent", "overtaken")
+            self._say(order, EventKind.STEP_DONE, f"{order.command}: not sent", "overtaken")
 
-    def _unknown(self, order: Order, words: str) -> None:
-        self._note_unknown(order.step)
+    def _unknown(self, order: Order[Command], words: str) -> None:
+        self._note_unknown(order.command)
         self._say(order, EventKind.STEP_FAILED, f"{words}; it may still take effect", "unknown")
 
-    def _say(self, order: Order, kind: EventKind, words: str, result: str) -> None:
-        step = order.step
-        detail = {"step": order.id, "kind": step.kind.value, "gate": str(step.gate), "result": result}
-        self._report(Event(kind, self._host.now(), words, step.generation, step.gate.producer, detail))
+    def _say(self, order: Order[Command], kind: EventKind, words: str, result: str) -> None:
+        self._report(order.ends(kind, self._host.now(), words, result))
 
 
-def _key(step: Step) -> Key:
-    """What a step asks for, however it is worded."""
-    return (step.kind, step.gate, step.generation, step.term)
-
-
-class ProxyEdge(Edge):
-    """The edge of one proxy."""
-
-    def __init__(self, name: str, port: ProxyPort, board: Board, host: Host, **settings: Any) -> None:
-        super().__init__(name, board, host, **settings)
-        self.port = port
-
-    async def _observe(self, timeout: float) -> None:
-        reading = await self.port.read(timeout)
-        if reading.stopping:
-            self._silence(f"{self.name} answered from an old process that is stopping")
-            return
-        wrong = misdirected(self._board.pool, reading)
-        if wrong is not None:
-            self._silence(wrong)
-            return
-        self._board.post_reading(self.name, reading, self._host.now())
-
-    def _silence(self, error: str) -> None:
-        self._board.post_silence(self.name, self._host.now(), error)
-
-    def _note_sent(self, step: Step) -> None:
-        self._board.post_sent(self.name, step.kind, step.gate.producer)
-
-    async def _send(self, step: Step) -> bool:
-        return await self.port.set(step.kind, step.gate.producer, self._step_timeout, lambda: self._valid(step))
-
-    def _note_unsent(self, step: Step) -> None:
-        """Half of a closing may have left; the next reading tells."""
-
-    def _note_unknown(self, step: Step) -> None:
-        if step.kind is StepKind.OPEN:
-            self._board.post_unanswered(step.gate, self._host.now())
-
-    def _shows(self, step: Step) -> bool:
-        reading = self._board.proxies[self.name].reading
-        server = None if reading is None else reading.servers.get(step.gate.producer)
-        if server is None:
-            return False
-        if step.kind is StepKind.OPEN:
-            return server.admin is Admin.READY
-        return server.admin is Admin.MAINT and server.sessions == 0
-
-
-class GateEdge(Edge):
-    """The edge of one gate on a producer's own host.
-
-    An opening whose end is unknown taints nothing: the agent carries out orders one after the other, and refuses one
-    that is older than what it has heard; what it says afterwards is how it stands.
-    """
-
-    def __init__(self, gate: Gate, port: GatePort, board: Board, host: Host, **settings: Any) -> None:
-        super().__init__(str(gate), board, host, **settings)
-        self.gate = gate
-        self.port = port
-        self._before = board.gates[gate]
-
-    async def _observe(self, timeout: float) -> None:
-        reading = await self.port.read(timeout)
-        self._board.post_gate(self.gate, reading, self._host.now())
-
-    def _silence(self, error: str) -> None:
-        self._board.post_gate_silence(self.gate, self._host.now(), error)
-
-    def _note_sent(self, step: Step) -> None:
-        self._before = self._board.gates[self.gate]
-        self._board.post_gate_sent(self.gate, step.kind)
-
-    def _note_unsent(self, step: Step) -> None:
-        self._board.post_gate_unsent(self.gate, self._before)
-
-    async def _send(self, step: Step) -> bool:
-        return await self.port.set(step, self._step_timeout, lambda: self._valid(step))
-
-    def _note_unknown(self, step: Step) -> None:
-        """Nothing follows from it, see above."""
-
-    def _shows(self, step: Step) -> bool:
-        return self._board.gates[self.gate].is_open is (step.kind is StepKind.OPEN)
+def _plain(command: Command) -> Command:
+    """What it asks for, however it is worded."""
+    return replace(command, reason="")

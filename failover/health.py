@@ -19,6 +19,7 @@ from dataclasses import dataclass, replace
 from enum import StrEnum
 from typing import Any
 
+from .dates import pack, unpack
 from .model import Health, HealthSettings, Instant, Ping, Tip
 
 SPANS = 64  # closed spans of trouble that a track remembers at most
@@ -231,30 +232,30 @@ def dump(track: Track) -> dict[str, Any]:
     """The track's timers, JSON-ready."""
     last = track.last
     return {
-        "since": _pack(track.since),
+        "since": pack(track.since),
         "health": track.health.value,
         "fails": track.fails,
         "oks": track.oks,
-        "last": None if last is None else {"at": _pack(last.at), "started": _pack(last.started), "ok": last.ok},
+        "last": None if last is None else {"at": pack(last.at), "started": pack(last.started), "ok": last.ok},
         "tip": None if track.tip is None else [track.tip.slot, track.tip.hash, track.tip.block_no],
-        "bad_from": _pack(track.bad_from),
-        "trouble_from": _pack(track.trouble_from),
-        "trouble": [[_pack(a), _pack(b)] for a, b in track.trouble],
+        "bad_from": pack(track.bad_from),
+        "trouble_from": pack(track.trouble_from),
+        "trouble": [[pack(a), pack(b)] for a, b in track.trouble],
         "sync": track.sync.value,
         "lag": track.lag,
         "lag_readings": track.lag_readings,
-        "fit_since": _pack(track.fit_since),
-        "unfit_since": _pack(track.unfit_since),
+        "fit_since": pack(track.fit_since),
+        "unfit_since": pack(track.unfit_since),
     }
 
 
 def restore(document: Mapping[str, Any], now: Instant) -> Track:
     """The track that ``dump`` wrote; a fresh one when it is of another boot (other boot, other timer)."""
-    since = _unpack(document["since"])
+    since = unpack(document["since"])
     last = document["last"]
     if since is None or last is None:
         return fresh(now)
-    at, started = _unpack(last["at"]), _unpack(last["started"])
+    at, started = unpack(last["at"]), unpack(last["started"])
     if at is None or started is None or at.boot != now.boot or at.mono > now.mono:
         return fresh(now)
     tip = document["tip"]
@@ -265,20 +266,12 @@ def restore(document: Mapping[str, Any], now: Instant) -> Track:
         oks=int(document["oks"]),
         last=Ping(at=at, started=started, ok=bool(last["ok"])),
         tip=None if tip is None else Tip(int(tip[0]), str(tip[1]), int(tip[2])),
-        bad_from=_unpack(document["bad_from"]),
-        trouble_from=_unpack(document["trouble_from"]),
-        trouble=tuple((a, b) for a, b in ((_unpack(x), _unpack(y)) for x, y in document["trouble"]) if a and b),
+        bad_from=unpack(document["bad_from"]),
+        trouble_from=unpack(document["trouble_from"]),
+        trouble=tuple((a, b) for a, b in ((unpack(x), unpack(y)) for x, y in document["trouble"]) if a and b),
         sync=Sync(document["sync"]),
         lag=document["lag"],
         lag_readings=int(document["lag_readings"]),
-        fit_since=_unpack(document["fit_since"]),
-        unfit_since=_unpack(document["unfit_since"]),
+        fit_since=unpack(document["fit_since"]),
+        unfit_since=unpack(document["unfit_since"]),
     )
-
-
-def _pack(instant: Instant | None) -> list[Any] | None:
-    return None if instant is None else [instant.boot, instant.mono, instant.utc]
-
-
-def _unpack(packed: list[Any] | None) -> Instant | None:
-    return None if packed is None else Instant(str(packed[0]), float(packed[1]), float(packed[2]))

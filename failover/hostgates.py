@@ -9,37 +9,24 @@ from __future__ import annotations
 from dataclasses import dataclass, replace
 from typing import Any
 
+from .dates import pack, unpack
 from .model import GateReading, Instant, StepKind
+from .tracks import ReadTrack
 
 REVERSALS = 3  # by another hand, within REVERSAL_WINDOW: we stop fighting
 REVERSAL_WINDOW = 300.0  # seconds
 
 
 @dataclass(frozen=True, slots=True)
-class GateTrack:
+class GateTrack(ReadTrack):
     """What is known of one gate. ``reading`` is the last good one, perhaps from before a restart (not ``current``)."""
 
     reading: GateReading | None = None
-    read_at: Instant | None = None
-    current: bool = False  # read by this process
-    silent_since: Instant | None = None
-    misses: int = 0
-    error: str | None = None
     sent: bool = False  # we moved it since the last good reading
     opened: bool = False  # an opening may have been sent since that reading
     reversals: tuple[Instant, ...] = ()
     contested_until: Instant | None = None
     open_since: Instant | None = None  # since when it has been read as not closed
-
-    @property
-    def tried(self) -> bool:
-        """Whether it was read, or reading it failed, at least once."""
-        return self.current or self.misses > 0
-
-    @property
-    def answers(self) -> bool:
-        """Whether the last attempt to read it succeeded."""
-        return self.current and self.silent_since is None
 
     @property
     def is_open(self) -> bool | None:
@@ -73,11 +60,6 @@ def fold_reading(track: GateTrack, reading: GateReading, at: Instant) -> GateTra
     )
 
 
-def fold_silence(track: GateTrack, at: Instant, error: str) -> GateTrack:
-    """The track after an attempt to read that failed; silence counts from its first failure."""
-    return replace(track, silent_since=track.silent_since or at, misses=track.misses + 1, error=error)
-
-
 def fold_sent(track: GateTrack, kind: StepKind) -> GateTrack:
     """The track once a step may have left."""
     return replace(track, sent=True, opened=track.opened or kind is StepKind.OPEN)
@@ -87,8 +69,8 @@ def dump(track: GateTrack) -> dict[str, Any]:
     """What must survive a restart, JSON-ready."""
     reading = track.reading
     return {
-        "read_at": _pack(track.read_at),
-        "silent_since": _pack(track.silent_since),
+        "read_at": pack(track.read_at),
+        "silent_since": pack(track.silent_since),
         "error": track.error,
         "opened": track.opened,
         "sent": track.sent,
@@ -109,19 +91,11 @@ def restore(document: Any, *, unbroken: bool) -> GateTrack:
             reading = GateReading(state, certain=False, process=None if said[2] is None else str(said[2]))
         return GateTrack(
             reading=reading,
-            read_at=_unpack(document["read_at"]) if reading is not None else None,
-            silent_since=_unpack(document["silent_since"]) if unbroken else None,
+            read_at=unpack(document["read_at"]) if reading is not None else None,
+            silent_since=unpack(document["silent_since"]) if unbroken else None,
             error=document["error"],
             sent=bool(document["sent"]),
             opened=bool(document["opened"]),
         )
     except (KeyError, TypeError, ValueError, IndexError):
         return GateTrack()
-
-
-def _pack(instant: Instant | None) -> list[Any] | None:
-    return None if instant is None else [instant.boot, instant.mono, instant.utc]
-
-
-def _unpack(packed: Any) -> Instant | None:
-    return None if packed is None else Instant(str(packed[0]), float(packed[1]), float(packed[2]))

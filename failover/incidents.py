@@ -15,6 +15,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
 
+from .dates import pack, unpack_date
 from .journal import iso, plain
 from .model import Event, EventKind, Instant
 
@@ -370,8 +371,8 @@ def dump(ledger: Ledger) -> dict[str, Any]:
         "number": ledger.number,
         "seconds": ledger.seconds,
         "open": None if ledger.open is None else _dump_incident(ledger.open),
-        "rows": [[kind, where, _pack(since)] for (kind, where), since in ledger.rows.items()],
-        "told": [[key, _pack(t.at), t.times, _pack(t.ended)] for key, t in ledger.told.items()],
+        "rows": [[kind, where, pack(since)] for (kind, where), since in ledger.rows.items()],
+        "told": [[key, pack(t.at), t.times, pack(t.ended)] for key, t in ledger.told.items()],
     }
 
 
@@ -383,9 +384,9 @@ def restore(document: Any) -> Ledger:
             int(document["number"]),
             float(document["seconds"]),
             None if packed is None else _restore_incident(packed),
-            {(str(kind), str(where)): _unpack(since) for kind, where, since in document["rows"]},
+            {(str(kind), str(where)): unpack_date(since) for kind, where, since in document["rows"]},
             {
-                str(key): Told(_unpack(at), int(times), None if ended is None else _unpack(ended))
+                str(key): Told(unpack_date(at), int(times), None if ended is None else unpack_date(ended))
                 for key, at, times, ended in document["told"]
             },
         )
@@ -396,7 +397,7 @@ def restore(document: Any) -> Ledger:
 def _dump_incident(incident: Incident) -> dict[str, Any]:
     return {
         "number": incident.number,
-        "began": _pack(incident.began),
+        "began": pack(incident.began),
         "generation": incident.generation,
         "active": incident.active,
         "key": incident.key,
@@ -405,7 +406,7 @@ def _dump_incident(incident: Incident) -> dict[str, Any]:
         "records": list(incident.records),
         "producers": list(incident.producers),
         "allowed": list(incident.allowed),
-        "done": [[deed.step, _pack(deed.at), deed.what, deed.result] for deed in incident.done],
+        "done": [[deed.step, pack(deed.at), deed.what, deed.result] for deed in incident.done],
         "dropped": incident.dropped,
         "last_step": incident.last_step,
     }
@@ -415,7 +416,7 @@ def _restore_incident(packed: Mapping[str, Any]) -> Incident:
     active = packed["active"]
     return Incident(
         number=int(packed["number"]),
-        began=_unpack(packed["began"]),
+        began=unpack_date(packed["began"]),
         generation=int(packed["generation"]),
         active=None if active is None else str(active),
         key=str(packed["key"]),
@@ -424,15 +425,7 @@ def _restore_incident(packed: Mapping[str, Any]) -> Incident:
         records=tuple(map(str, packed["records"])),
         producers=tuple(map(str, packed["producers"])),
         allowed=tuple(map(str, packed["allowed"])),
-        done=tuple(Deed(str(s), _unpack(at), str(what), str(result)) for s, at, what, result in packed["done"]),
+        done=tuple(Deed(str(s), unpack_date(at), str(what), str(result)) for s, at, what, result in packed["done"]),
         dropped=int(packed["dropped"]),
         last_step=str(packed["last_step"]),
     )
-
-
-def _pack(instant: Instant | None) -> list[Any] | None:
-    return None if instant is None else [instant.boot, instant.mono, instant.utc]
-
-
-def _unpack(packed: Any) -> Instant:
-    return Instant(str(packed[0]), float(packed[1]), float(packed[2]))

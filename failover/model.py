@@ -754,6 +754,19 @@ class Step:
     term: int
     reason: str
 
+    def __str__(self) -> str:
+        return f"{self.kind.value} {self.gate}"
+
+    @property
+    def producer(self) -> str:
+        """Whose gate it is."""
+        return self.gate.producer
+
+    @property
+    def about(self) -> dict[str, str]:
+        """What the journal notes of it, beside its reason."""
+        return {"kind": self.kind.value, "gate": str(self.gate)}
+
 
 KICK = "kick"  # what the journal and the metrics call the ending of a relay's sessions
 
@@ -771,6 +784,11 @@ class Kick:
 
     def __str__(self) -> str:
         return f"{KICK} {self.relay} off {self.producer}"
+
+    @property
+    def about(self) -> dict[str, str]:
+        """What the journal notes of it, beside its reason."""
+        return {"kind": KICK, "relay": self.relay}
 
 
 POINT = "point"  # what the journal and the metrics call a change of a record, beside the kinds of steps
@@ -797,6 +815,11 @@ class Pointing:
 
     def __str__(self) -> str:
         return f"{POINT} {self.record} to {self.producer}"
+
+    @property
+    def about(self) -> dict[str, str]:
+        """What the journal notes of it, beside its reason."""
+        return {"kind": POINT, "record": self.record}
 
 
 @dataclass(frozen=True, slots=True)

@@ -9,6 +9,7 @@ from __future__ import annotations
 from dataclasses import dataclass, replace
 from typing import Any
 
+from .dates import pack, unpack
 from .model import Instant, NodeReading
 
 FRESH = 60.0  # seconds; two readings further apart do not say whether a counter rises now
@@ -61,7 +62,7 @@ def fold(track: NodeTrack, reading: NodeReading, at: Instant) -> NodeTrack:
     )
 
 
-def fold_silence(track: NodeTrack, at: Instant, error: str) -> NodeTrack:
+def fold_unread(track: NodeTrack, at: Instant, error: str) -> NodeTrack:
     """The track after an attempt to read that failed; what was read before is kept until it is old."""
     if track.read_at is not None and at.since(track.read_at) <= FRESH:
         return replace(track, error=error, tried=True)
@@ -71,23 +72,15 @@ def fold_silence(track: NodeTrack, at: Instant, error: str) -> NodeTrack:
 
 def dump(track: NodeTrack) -> dict[str, Any]:
     """What must survive a restart, JSON-ready: since when its credentials have been expired."""
-    return {"expired_since": _pack(track.expired_since), "sound_since": _pack(track.sound_since)}
+    return {"expired_since": pack(track.expired_since), "sound_since": pack(track.sound_since)}
 
 
 def restore(document: Any) -> NodeTrack:
     """The track that ``dump`` wrote. Nothing, when another version wrote it otherwise."""
     try:
-        return NodeTrack(expired_since=_unpack(document["expired_since"]), sound_since=_unpack(document["sound_since"]))
+        return NodeTrack(expired_since=unpack(document["expired_since"]), sound_since=unpack(document["sound_since"]))
     except (KeyError, TypeError, ValueError, IndexError):
         return NodeTrack()
-
-
-def _pack(instant: Instant | None) -> list[Any] | None:
-    return None if instant is None else [instant.boot, instant.mono, instant.utc]
-
-
-def _unpack(packed: Any) -> Instant | None:
-    return None if packed is None else Instant(str(packed[0]), float(packed[1]), float(packed[2]))
 
 
 def _restarted(before: NodeReading | None, now: NodeReading) -> bool:

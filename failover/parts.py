@@ -12,8 +12,9 @@ from dataclasses import dataclass
 from typing import Any, Protocol
 
 from .board import Board
-from .edge import Edge, GateEdge, Order, ProxyEdge
+from .edge import Edge, Order
 from .errors import PingError, ProbeError, WorkerBusy
+from .gate_edges import GateEdge, ProxyEdge
 from .model import (
     Address,
     Event,
@@ -29,8 +30,8 @@ from .model import (
     Step,
 )
 from .ports import Host, Hosts, NodePort, PingPort, ProxyPort, RecordPort, VerifyPort
-from .record_edge import PointOrder, RecordEdge
-from .relay_edge import KickOrder, RelayEdge
+from .record_edge import RecordEdge
+from .relay_edge import RelayEdge
 
 READS_PER_PING = 5  # proxies are read so many times in one ping interval
 HOST_READS_PER_PING = 2  # gates on producers' own hosts, and relays: each reading is a call on that host
@@ -96,7 +97,7 @@ class Parts:
         self._guards = guards
         self._ports = makers.proxies(pool)
         self._hosts = self._reach_hosts()
-        self._edges: dict[str, Edge] = dict(self._gate_edges())
+        self._edges: dict[str, Edge[Step]] = dict(self._gate_edges())
         self._relays = dict(self._relay_edges())
         self._records = {record.label: self._record_edge(record) for record in pool.records}
         self._tasks: list[asyncio.Task[None]] = []
@@ -138,7 +139,7 @@ class Parts:
             raise ValueError("nobody gave ports to the hosts of this pool")
         return self._make.hosts(self._pool, self._guards.lease_left)
 
-    def _gate_edges(self) -> Sequence[tuple[str, Edge]]:
+    def _gate_edges(self) -> Sequence[tuple[str, Edge[Step]]]:
         """By the proxy's name; or by the gate, where it is on a producer's own host."""
         pool, board, guards = self._pool, self._board, self._guards
         common: dict[str, Any] = {
@@ -171,7 +172,8 @@ class Parts:
                     self._board,
                     self._host,
                     interval=self._pool.health.interval / HOST_READS_PER_PING,
-                    timeout=self._pool.lease.action_timeout,
+                    read_timeout=self._pool.lease.action_timeout,
+                    step_timeout=self._pool.lease.action_timeout,
                     valid=guards.may_kick,
                     posted=guards.posted,
                     report=guards.ended,
@@ -216,7 +218,7 @@ class Parts:
         """Whether a change of a record is on its way."""
         return any(edge.busy for edge in self._records.values())
 
-    def new_orders(self, steps: tuple[Step, ...]) -> tuple[Order, ...]:
+    def new_orders(self, steps: tuple[Step, ...]) -> tuple[Order[Step], ...]:
         """Orders for the steps that are neither under way nor held back."""
         return tuple(
             Order(self._host.new_id(), step)
@@ -224,41 +226,41 @@ class Parts:
             if edge_of(step.gate) in self._edges and self._edges[edge_of(step.gate)].wants(step)
         )
 
-    def new_points(self, pointings: tuple[Pointing, ...]) -> tuple[PointOrder, ...]:
+    def new_points(self, pointings: tuple[Pointing, ...]) -> tuple[Order[Pointing], ...]:
         """Orders for the changes of records that are neither under way nor held back."""
         return tuple(
-            PointOrder(self._host.new_id(), pointing)
+            Order(self._host.new_id(), pointing)
             for pointing in pointings
             if pointing.record in self._records and self._records[pointing.record].wants(pointing)
         )
 
-    def new_kicks(self, kicks: tuple[Kick, ...]) -> tuple[KickOrder, ...]:
+    def new_kicks(self, kicks: tuple[Kick, ...]) -> tuple[Order[Kick], ...]:
         """Orders for the relays that do not carry one out just now."""
         return tuple(
-            KickOrder(self._host.new_id(), kick)
+            Order(self._host.new_id(), kick)
             for kick in kicks
             if kick.relay in self._relays and self._relays[kick.relay].wants(kick)
         )
 
     def hand_out(
         self,
-        orders: tuple[Order, ...],
-        points: tuple[PointOrder, ...],
-        kicks: tuple[KickOrder, ...],
+        orders: tuple[Order[Step], ...],
+        points: tuple[Order[Pointing], ...],
+        kicks: tuple[Order[Kick], ...],
         *,
         refresh: bool,
     ) -> None:
         """Give each edge its orders. ``refresh``: the others read again now."""
         for name, edge in self._edges.items():
-            mine = tuple(order for order in orders if edge_of(order.step.gate) == name)
+            mine = tuple(order for order in orders if edge_of(order.command.gate) == name)
             if mine:
                 edge.offer(mine)
             elif refresh:
                 edge.refresh()
         for point in points:
-            self._records[point.pointing.record].offer(point)
+            self._records[point.command.record].offer(point)
         for kick in kicks:
-            self._relays[kick.kick.relay].offer(kick)
+            self._relays[kick.command.relay].offer((kick,))
 
     # ------------------------------------------------------------ probes
 

@@ -171,7 +171,7 @@ def first_start(q: Asked) -> Verdict | str:
 
 def _first_signposted(s: Situation) -> Verdict:
     """Where there is no gate: the producer that is up and that every record points to."""
-    unread = [r.label for r in s.pool.records if not s.view.records[r.label].answers_now]
+    unread = [r.label for r in s.pool.records if not s.view.records[r.label].answers]
     chosen = s.signposted()
     if unread:
         words = f"no assignment yet, and {', '.join(unread)} cannot be read"

@@ -9,10 +9,10 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable
-from dataclasses import dataclass
 
 from . import signposts
 from .board import Board
+from .edge import GRACE, Order, pause
 from .errors import (
     FailoverError,
     RecordConflict,
@@ -22,32 +22,16 @@ from .errors import (
     RecordUnreachable,
     WorkerBusy,
 )
-from .model import POINT, Event, EventKind, Instant, Pointing, RRset
+from .model import Event, EventKind, Instant, Pointing, RRset
 from .ports import Host, RecordPort, VerifyPort
 from .signposts import RecordTrack
 
-GRACE = 1.0  # seconds beyond its timeout after which a port is given up on
 QUICK = 20.0  # so many times faster than its steady pace is a change followed at first
 SOONER = 6.0  # so many times faster is a provider asked again that did not answer
 PATIENT = 1.0  # so many times its steady pace is the longest pause before a change is tried again
 MOST_DOUBLINGS = 10
 
 Key = tuple[str, RRset, int, int]
-
-
-@dataclass(frozen=True, slots=True)
-class PointOrder:
-    """A change with the id under which the journal knows it."""
-
-    id: str
-    pointing: Pointing
-
-    def begins(self, now: Instant) -> Event:
-        """The journal's row for its beginning."""
-        pointing = self.pointing
-        detail = {"step": self.id, "kind": POINT, "record": pointing.record}
-        words = f"{pointing}: {pointing.reason}"
-        return Event(EventKind.STEP_STARTED, now, words, pointing.generation, pointing.producer, detail)
 
 
 class RecordEdge:
@@ -86,7 +70,7 @@ class RecordEdge:
         self._valid = valid
         self._posted = posted
         self._report = report
-        self._order: PointOrder | None = None
+        self._order: Order[Pointing] | None = None
         self._running: Pointing | None = None
         self._wake = asyncio.Event()
         self._look_wake = asyncio.Event()
@@ -100,12 +84,12 @@ class RecordEdge:
     def wants(self, pointing: Pointing) -> bool:
         """Whether this change is neither under way, nor waiting, nor held back after a failure."""
         key = _key(pointing)
-        waiting = None if self._order is None else _key(self._order.pointing)
+        waiting = None if self._order is None else _key(self._order.command)
         if key == waiting or (self._running is not None and key == _key(self._running)):
             return False
         return key not in self._held or self._host.now().mono >= self._held[key][1]
 
-    def offer(self, order: PointOrder) -> None:
+    def offer(self, order: Order[Pointing]) -> None:
         """Carry this out next; one that still waits is replaced."""
         self._drop()
         self._order = order
@@ -130,7 +114,7 @@ class RecordEdge:
                 self._wake.clear()
                 order, self._order = self._order, None
                 if order is not None:
-                    self._running = order.pointing
+                    self._running = order.command
                     if not await self._change(order):
                         await self._read()
                     self._running = None
@@ -141,7 +125,7 @@ class RecordEdge:
                 elif self._track.change_id is not None and self._host.now().mono >= self._settle_due:
                     await self._settle(self._track.change_id)
                     self._posted()
-                await self._pause(self._wake, self._next_due() - self._host.now().mono)
+                await pause(self._host, self._wake, self._next_due() - self._host.now().mono)
         finally:
             self._running = None
             self._drop()
@@ -154,18 +138,6 @@ class RecordEdge:
         if self._track.change_id is None:
             return self._read_due
         return min(self._read_due, self._settle_due)
-
-    async def _pause(self, wake: asyncio.Event, seconds: float) -> None:
-        if wake.is_set():
-            return
-        if seconds <= 0:
-            await self._host.sleep(0)
-            return
-        try:
-            async with self._host.timeout(seconds):
-                await wake.wait()
-        except TimeoutError:
-            return
 
     async def _read(self) -> None:
         before = self._track
@@ -208,9 +180,9 @@ class RecordEdge:
 
     # ------------------------------------------------------------ changes
 
-    async def _change(self, order: PointOrder) -> bool:
+    async def _change(self, order: Order[Pointing]) -> bool:
         """Send one change; False when the provider is to be read now, to see what it holds."""
-        pointing = order.pointing
+        pointing = order.command
         wanted = pointing.change.wanted
         self._board.post_pointed(self.name, wanted, self._host.now())
         try:
@@ -236,8 +208,8 @@ class RecordEdge:
             return True
         return False
 
-    def _done(self, order: PointOrder, accepted: str | None) -> None:
-        pointing, now = order.pointing, self._host.now()
+    def _done(self, order: Order[Pointing], accepted: str | None) -> None:
+        pointing, now = order.command, self._host.now()
         if accepted is None:
             self._board.post_unsent(self.name, pointing.change.wanted)
             self._say(order, EventKind.STEP_DONE, f"{pointing}: not sent, overtaken", "overtaken")
@@ -250,10 +222,10 @@ class RecordEdge:
         self._look_wake.set()
         self._say(order, EventKind.STEP_DONE, f"{pointing}: accepted", "sent")
 
-    def _failed(self, order: PointOrder, words: str, result: str) -> None:
+    def _failed(self, order: Order[Pointing], words: str, result: str) -> None:
         """Held back for a while that doubles, so that nobody is asked the same in vain without end."""
-        key = _key(order.pointing)
-        self._held = {k: held for k, held in self._held.items() if k[2] == order.pointing.generation}
+        key = _key(order.command)
+        self._held = {k: held for k, held in self._held.items() if k[2] == order.command.generation}
         count = self._held.get(key, (0, 0.0))[0] + 1
         # By chance, for the records of one zone would otherwise get into each other's way again and again.
         wait = self._hurry * 2 ** min(count - 1, MOST_DOUBLINGS) * (0.5 + self._host.random())
@@ -261,19 +233,17 @@ class RecordEdge:
         self._held[key] = (count, now.mono + min(wait, PATIENT * self._look_interval))
         self._board.post_point_failed(self.name, words, now)
         if result != "unknown":
-            self._board.post_unsent(self.name, order.pointing.change.wanted)
+            self._board.post_unsent(self.name, order.command.change.wanted)
         self._say(order, EventKind.STEP_FAILED, words, result)
 
     def _drop(self) -> None:
         """Say of a change that was journalled as begun that it was not sent after all."""
         order, self._order = self._order, None
         if order is not None:
-            self._say(order, EventKind.STEP_DONE, f"{order.pointing}: not sent", "overtaken")
+            self._say(order, EventKind.STEP_DONE, f"{order.command}: not sent", "overtaken")
 
-    def _say(self, order: PointOrder, kind: EventKind, words: str, result: str) -> None:
-        pointing = order.pointing
-        detail = {"step": order.id, "kind": POINT, "record": pointing.record, "result": result}
-        self._report(Event(kind, self._host.now(), words, pointing.generation, pointing.producer, detail))
+    def _say(self, order: Order[Pointing], kind: EventKind, words: str, result: str) -> None:
+        self._report(order.ends(kind, self._host.now(), words, result))
 
     # ------------------------------------------------------------ what the world is told
 
@@ -285,7 +255,7 @@ class RecordEdge:
             if self._track.tried:
                 await self._look()
                 self._posted()
-            await self._pause(self._look_wake, self._look_pace(started) - self._host.now().since(started))
+            await pause(self._host, self._look_wake, self._look_pace(started) - self._host.now().since(started))
 
     async def _look(self) -> None:
         try:

@@ -23,7 +23,7 @@ def document(record: Record, track: RecordTrack, wanted: RRset | None, now: Inst
     pending = pending_since(track, wanted, now)
     return {
         "name": record.label,
-        "readable": track.answers_now if track.tried else None,
+        "readable": track.answers if track.tried else None,
         **_said(record, rrset),
         "provider_value": _values(rrset),
         "wanted": _values(wanted),
@@ -37,14 +37,14 @@ def document(record: Record, track: RecordTrack, wanted: RRset | None, now: Inst
         "verified_at": _iso(track.right_at),
         "verify_error": track.look_error,
         "contested_until": _iso(track.contested_until) if signposts.contested(track, now) else None,
-        "answers": [_answer(record, track, answer) for answer in track.answers],
+        "answers": [_answer(record, track, answer) for answer in track.said],
         "believed": [_belief(record, track, belief, now) for belief in outlived(track, now)],
     }
 
 
 def in_sync(track: RecordTrack, wanted: RRset | None) -> bool | None:
     """Whether the provider holds what it should, and says that all its servers have it; None when unknown."""
-    if wanted is None or not track.answers_now:
+    if wanted is None or not track.answers:
         return None
     return track.rrset == wanted and track.change_id is None
 
@@ -87,7 +87,7 @@ def _answer(record: Record, track: RecordTrack, answer: DnsAnswer) -> dict[str, 
 
 
 def _belief(record: Record, track: RecordTrack, belief: Belief, now: Instant) -> dict[str, Any]:
-    tell = [a.server for a in track.answers if a.fault is None and _held(a.rrset) == _held(belief.rrset)]
+    tell = [a.server for a in track.said if a.fault is None and _held(a.rrset) == _held(belief.rrset)]
     return {
         **_said(record, belief.rrset),
         "value": _values(belief.rrset),

@@ -12,7 +12,9 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from typing import Any
 
+from .dates import pack, unpack
 from .model import Instant, RelayReading, RelaySession
+from .tracks import ReadTrack
 
 PAUSE = 20.0  # seconds between two relays whose sessions are ended; redialling starts after 5 s (back-off 5, 10, 20...)
 AGAIN = 60.0  # seconds after which sessions with the loser that came back are ended again; then twice as long, ...
@@ -38,27 +40,12 @@ class Kicked:
 
 
 @dataclass(frozen=True, slots=True)
-class RelayTrack:
+class RelayTrack(ReadTrack):
     """What is known of one relay. ``sessions`` are those of the last good reading."""
 
     reading: RelayReading | None = None
-    read_at: Instant | None = None
-    current: bool = False
-    silent_since: Instant | None = None
-    misses: int = 0
-    error: str | None = None
     sessions: tuple[Seen, ...] = ()
     kicked: Mapping[str, Kicked] = field(default_factory=dict)  # by the producer that it was made to let go of
-
-    @property
-    def tried(self) -> bool:
-        """Whether it was read, or reading it failed, at least once."""
-        return self.current or self.misses > 0
-
-    @property
-    def answers(self) -> bool:
-        """Whether the last attempt to read it succeeded."""
-        return self.current and self.silent_since is None
 
     @property
     def last_kicked(self) -> Kicked | None:
@@ -77,11 +64,6 @@ def fold_reading(track: RelayTrack, reading: RelayReading, at: Instant) -> Relay
     return RelayTrack(reading=reading, read_at=at, current=True, sessions=sessions, kicked=track.kicked)
 
 
-def fold_silence(track: RelayTrack, at: Instant, error: str) -> RelayTrack:
-    """The track after an attempt to read that failed."""
-    return replace(track, silent_since=track.silent_since or at, misses=track.misses + 1, error=error)
-
-
 def fold_kicked(track: RelayTrack, producer: str, generation: int, at: Instant) -> RelayTrack:
     """The track once sessions with a loser are about to be ended; what earlier generations did is forgotten."""
     before = track.kicked.get(producer)
@@ -98,29 +80,21 @@ def dump(track: RelayTrack) -> dict[str, Any]:
     """What must survive a restart, JSON-ready."""
     return {
         "sessions": [
-            [s.session.producer, s.session.peer, s.session.local, s.session.inbound, _pack(s.since)]
+            [s.session.producer, s.session.peer, s.session.local, s.session.inbound, pack(s.since)]
             for s in track.sessions
         ],
-        "kicked": {name: [k.generation, _pack(k.at), k.times] for name, k in track.kicked.items()},
+        "kicked": {name: [k.generation, pack(k.at), k.times] for name, k in track.kicked.items()},
     }
 
 
 def restore(document: Any, producers: tuple[str, ...]) -> RelayTrack:
     """The track that ``dump`` wrote; it does not count as tried. Nothing, when another version wrote it otherwise."""
     try:
-        rows = [(RelaySession(str(p), str(a), str(b), bool(i)), _unpack(at)) for p, a, b, i, at in document["sessions"]]
-        dated = {name: (int(g), _unpack(at), int(times)) for name, (g, at, times) in document["kicked"].items()}
+        rows = [(RelaySession(str(p), str(a), str(b), bool(i)), unpack(at)) for p, a, b, i, at in document["sessions"]]
+        dated = {name: (int(g), unpack(at), int(times)) for name, (g, at, times) in document["kicked"].items()}
         return RelayTrack(
             sessions=tuple(Seen(s, since) for s, since in rows if since is not None and s.producer in producers),
             kicked={n: Kicked(g, at, times) for n, (g, at, times) in dated.items() if at is not None},
         )
     except (KeyError, TypeError, ValueError, IndexError, AttributeError):
         return RelayTrack()
-
-
-def _pack(instant: Instant | None) -> list[Any] | None:
-    return None if instant is None else [instant.boot, instant.mono, instant.utc]
-
-
-def _unpack(packed: Any) -> Instant | None:
-    return None if packed is None else Instant(str(packed[0]), float(packed[1]), float(packed[2]))

@@ -18,7 +18,9 @@ from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from typing import Any
 
+from .dates import pack, unpack
 from .model import DnsAnswer, Fault, Instant, Record, RecordReading, RecordType, RRset
+from .tracks import ReadTrack
 
 NODE_LEAST, NODE_MOST = 60.0, 900.0  # seconds: the delays between which a node looks a name up again
 NO_NAME_TTL = 900.0  # seconds for which "there is no such name" is kept, where no server said otherwise
@@ -68,20 +70,15 @@ class Sent:
 
 
 @dataclass(frozen=True, slots=True)
-class RecordTrack:
+class RecordTrack(ReadTrack):
     """What is known of one record. ``reading`` may be from before a restart (then it is not ``current``)."""
 
     reading: RecordReading | None = None
-    read_at: Instant | None = None
-    current: bool = False  # read by this process
-    silent_since: Instant | None = None
-    misses: int = 0
-    error: str | None = None
     sent: tuple[Sent, ...] = ()
     change_id: str | None = None  # of the change that the provider has accepted and not yet brought everywhere
     accepted_at: Instant | None = None  # when our last change was accepted
     insync_at: Instant | None = None  # when the provider said that it is everywhere
-    answers: tuple[DnsAnswer, ...] = ()
+    said: tuple[DnsAnswer, ...] = ()  # by the servers
     looked_at: Instant | None = None
     look_error: str | None = None
     wrong_since: Instant | None = None  # since when a server's answer differs from what the provider holds
@@ -93,16 +90,6 @@ class RecordTrack:
     moved_in: int = 0  # the generation of our last accepted change
     failure: str | None = None  # why our last change failed
     failing_since: Instant | None = None
-
-    @property
-    def tried(self) -> bool:
-        """Whether it was read, or reading it failed, at least once."""
-        return self.current or self.misses > 0
-
-    @property
-    def answers_now(self) -> bool:
-        """Whether the provider answered the last time that it was asked."""
-        return self.current and self.silent_since is None
 
     @property
     def rrset(self) -> RRset | None:
@@ -131,11 +118,6 @@ def fold_reading(track: RecordTrack, reading: RecordReading, at: Instant, *, ste
         track = replace(track, failure=None, failing_since=None)
     kept = tuple(sent for sent in track.sent if at.since(sent.at) <= SENT_FOR)
     return replace(track, reading=reading, read_at=at, current=True, silent_since=None, misses=0, error=None, sent=kept)
-
-
-def fold_silence(track: RecordTrack, at: Instant, error: str) -> RecordTrack:
-    """The track after an attempt to read the provider that failed."""
-    return replace(track, silent_since=track.silent_since or at, misses=track.misses + 1, error=error)
 
 
 def fold_sent(track: RecordTrack, wanted: RRset, at: Instant) -> RecordTrack:
@@ -198,7 +180,7 @@ def fold_answers(track: RecordTrack, answers: tuple[DnsAnswer, ...], at: Instant
     steadily = right_at is not None and at.since(right_at) >= PROPAGATION
     looked = replace(
         track,
-        answers=answers,
+        said=answers,
         looked_at=at,
         look_error=None,
         wrong_since=(track.wrong_since or at) if wrong else None if steadily else track.wrong_since,
@@ -246,7 +228,7 @@ def fold_unseen(track: RecordTrack, at: Instant, error: str) -> RecordTrack:
     """The track after a look for which no server could be found."""
     believed = tuple(_aged(track, belief, (), at) for belief in track.believed)
     believed = _unforgotten(believed, at)
-    return replace(track, answers=(), looked_at=at, look_error=error, right_at=None, believed=believed)
+    return replace(track, said=(), looked_at=at, look_error=error, right_at=None, believed=believed)
 
 
 def elsewhere(track: RecordTrack, at: Instant) -> RecordTrack:
@@ -262,7 +244,7 @@ def _superseded(track: RecordTrack, at: Instant) -> RecordTrack:
         if _same(belief.rrset, before) and not belief.replaced_at.after(belief.ttl + PROPAGATION).reached(at):
             ttl = max(ttl, belief.ttl)
     others = tuple(belief for belief in track.believed if not _same(belief.rrset, before))
-    saying = frozenset(a.server for a in track.answers if a.fault is None and _same(a.rrset, before))
+    saying = frozenset(a.server for a in track.said if a.fault is None and _same(a.rrset, before))
     believed = _unforgotten((*others, Belief(before, ttl, at, told_by=saying)), at)
     return replace(
         track, believed=believed, right_at=None, wrong_since=None, change_id=None, accepted_at=None, insync_at=None
@@ -339,17 +321,17 @@ def in_flight(track: RecordTrack, wanted: RRset, now: Instant) -> bool:
 
 def lame(track: RecordTrack) -> tuple[DnsAnswer, ...]:
     """Servers that should be authoritative and are not."""
-    return tuple(answer for answer in track.answers if answer.fault is Fault.LAME)
+    return tuple(answer for answer in track.said if answer.fault is Fault.LAME)
 
 
 def silent(track: RecordTrack) -> tuple[DnsAnswer, ...]:
     """Servers that gave no answer."""
-    return tuple(answer for answer in track.answers if answer.fault is Fault.SILENT)
+    return tuple(answer for answer in track.said if answer.fault is Fault.SILENT)
 
 
 def differing(track: RecordTrack) -> tuple[DnsAnswer, ...]:
     """Servers that say something else than the provider holds."""
-    good = (answer for answer in track.answers if answer.fault is None)
+    good = (answer for answer in track.said if answer.fault is None)
     return tuple(answer for answer in good if not agrees(answer, track.rrset))
 
 
@@ -368,7 +350,7 @@ class Sign:
 def drift(record: Record, track: RecordTrack, active: str | None, now: Instant) -> tuple[Sign, ...]:
     """What is not as it should be. ``active`` is None while a handover runs, or nobody is assigned."""
     found = []
-    if track.tried and not track.answers_now:
+    if track.tried and not track.answers:
         words = (track.error or "its provider does not answer").removeprefix(f"{record.label}: ")
         found.append(Sign("record-unreadable", words, _lasted(track.silent_since, STALLED, now)))
     elif track.reading is not None and track.reading.unownable is not None:
@@ -423,8 +405,8 @@ def _told_otherwise(track: RecordTrack, now: Instant) -> list[Sign]:
         found.append(Sign("server-lame", words))
     if track.look_error is not None:
         found.append(Sign("record-unverified", track.look_error))
-    elif track.answers and len(silent(track)) == len(track.answers):
-        found.append(Sign("record-unverified", f"none of {len(track.answers)} servers answers"))
+    elif track.said and len(silent(track)) == len(track.said):
+        found.append(Sign("record-unverified", f"none of {len(track.said)} servers answers"))
     return found
 
 
@@ -440,48 +422,48 @@ def dump(track: RecordTrack) -> dict[str, Any]:
     return {
         "known": track.reading is not None,
         "rrset": _pack_set(track.rrset),
-        "sent": [[_pack_set(sent.rrset), _pack(sent.at), sent.answered] for sent in track.sent],
+        "sent": [[_pack_set(sent.rrset), pack(sent.at), sent.answered] for sent in track.sent],
         "change_id": track.change_id,
-        "accepted_at": _pack(track.accepted_at),
-        "insync_at": _pack(track.insync_at),
-        "right_at": _pack(track.right_at),
+        "accepted_at": pack(track.accepted_at),
+        "insync_at": pack(track.insync_at),
+        "right_at": pack(track.right_at),
         "believed": [_pack_belief(belief) for belief in track.believed],
         "foreign": track.foreign,
         "moved_in": track.moved_in,
-        "reversals": [_pack(r) for r in track.reversals],
-        "contested_until": _pack(track.contested_until),
+        "reversals": [pack(r) for r in track.reversals],
+        "contested_until": pack(track.contested_until),
     }
 
 
 def restore(document: Mapping[str, Any]) -> RecordTrack:
     """The track that ``dump`` wrote; it does not count as tried. Raises KeyError, TypeError or ValueError."""
-    sent = ((_unpack_set(rrset), _unpack(at), bool(answered)) for rrset, at, answered in document["sent"])
+    sent = ((_unpack_set(rrset), unpack(at), bool(answered)) for rrset, at, answered in document["sent"])
     return RecordTrack(
         reading=RecordReading(_unpack_set(document["rrset"])) if document["known"] else None,
         sent=tuple(Sent(rrset, at, told) for rrset, at, told in sent if rrset is not None and at is not None),
         change_id=document["change_id"],
-        accepted_at=_unpack(document["accepted_at"]),
-        insync_at=_unpack(document["insync_at"]),
-        right_at=_unpack(document["right_at"]),
+        accepted_at=unpack(document["accepted_at"]),
+        insync_at=unpack(document["insync_at"]),
+        right_at=unpack(document["right_at"]),
         believed=tuple(_unpack_belief(packed) for packed in document["believed"]),
         foreign=bool(document["foreign"]),
         moved_in=int(document["moved_in"]),
-        reversals=tuple(r for r in (_unpack(packed) for packed in document["reversals"]) if r is not None),
-        contested_until=_unpack(document["contested_until"]),
+        reversals=tuple(r for r in (unpack(packed) for packed in document["reversals"]) if r is not None),
+        contested_until=unpack(document["contested_until"]),
     )
 
 
 def _pack_belief(belief: Belief) -> list[Any]:
-    dates = _pack(belief.replaced_at), _pack(belief.gone_at)
+    dates = pack(belief.replaced_at), pack(belief.gone_at)
     return [_pack_set(belief.rrset), belief.ttl, *dates, sorted(belief.told_by)]
 
 
 def _unpack_belief(packed: list[Any]) -> Belief:
     rrset, ttl, replaced_at, gone_at, told_by = packed
-    at = _unpack(replaced_at)
+    at = unpack(replaced_at)
     if at is None:
         raise ValueError("a belief without a date")
-    return Belief(_unpack_set(rrset), float(ttl), at, _unpack(gone_at), frozenset(map(str, told_by)))
+    return Belief(_unpack_set(rrset), float(ttl), at, unpack(gone_at), frozenset(map(str, told_by)))
 
 
 def _pack_set(rrset: RRset | None) -> list[Any] | None:
@@ -490,11 +472,3 @@ def _pack_set(rrset: RRset | None) -> list[Any] | None:
 
 def _unpack_set(packed: list[Any] | None) -> RRset | None:
     return None if packed is None else RRset(RecordType(packed[0]), tuple(map(str, packed[1])), int(packed[2]))
-
-
-def _pack(instant: Instant | None) -> list[Any] | None:
-    return None if instant is None else [instant.boot, instant.mono, instant.utc]
-
-
-def _unpack(packed: list[Any] | None) -> Instant | None:
-    return None if packed is None else Instant(str(packed[0]), float(packed[1]), float(packed[2]))

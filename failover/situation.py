@@ -322,7 +322,7 @@ class Situation:
 
     def _immovable(self, record: Record) -> str | None:
         track = self.view.records[record.label]
-        if not track.answers_now:
+        if not track.answers:
             return (
                 f"{record.label}: {(track.error or 'its provider was not read yet').removeprefix(f'{record.label}: ')}"
             )
@@ -373,7 +373,7 @@ class Situation:
         values: set[str] = set()
         for record in self.pool.records:
             track = self.view.records[record.label]
-            sets = [track.rrset, *(answer.rrset for answer in track.answers)] if track.current else []
+            sets = [track.rrset, *(answer.rrset for answer in track.said)] if track.current else []
             values |= {value for rrset in sets if rrset is not None for value in rrset.values}
         return tuple(p for p in self.pool.others(a.active) if any(r.targets[p] in values for r in self.pool.records))
 
@@ -387,7 +387,7 @@ class Situation:
         found = {
             r.points_to(self.view.records[r.label].rrset)
             for r in self.pool.records
-            if self.view.records[r.label].answers_now
+            if self.view.records[r.label].answers
         }
         return found.pop() if len(found) == 1 else None
 

@@ -259,9 +259,9 @@ def _divided(s: Situation, a: Assignment, record: Record, track: RecordTrack, wa
 
 def _looked(track: RecordTrack) -> bool:
     """Whether provider and servers were asked, and servers that were wrong have answered again."""
-    if not track.answers_now or track.looked_at is None:
+    if not track.answers or track.looked_at is None:
         return False
-    return track.wrong_since is None or any(answer.fault is None for answer in track.answers)
+    return track.wrong_since is None or any(answer.fault is None for answer in track.said)
 
 
 def _says(s: Situation, a: Assignment, record: Record, track: RecordTrack, was: bool) -> dict[str, list[str]]:
@@ -269,7 +269,7 @@ def _says(s: Situation, a: Assignment, record: Record, track: RecordTrack, was: 
     said: list[tuple[str, tuple[str, ...]]] = []
     fresh = not s.pool.gateless and s.now.since(a.since) < signposts.PROPAGATION  # beside gates it follows the role
     wanted = record.wanted(a.active or "")
-    heard = track.answers_now or was
+    heard = track.answers or was
     if heard and track.rrset is not None and not fresh and not signposts.in_flight(track, wanted, s.now):
         said.append(("its provider", track.rrset.values))
     under_way = track.change_id is not None
@@ -280,7 +280,7 @@ def _says(s: Situation, a: Assignment, record: Record, track: RecordTrack, was: 
     counted = bool(said)  # what only repeats the provider counts as the provider does
     said.extend(
         (answer.server, answer.rrset.values)
-        for answer in track.answers
+        for answer in track.said
         if answer.rrset is not None
         and (answer.server in overdue or (counted and signposts.agrees(answer, track.rrset)))
     )

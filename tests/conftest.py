@@ -1,15 +1,20 @@
-"""What holds for every test: short folders, and where FAILOVER_REQUIRE is `all`, a skipped test is a failure."""
+"""What holds for every test: short folders, Ctrl-C that arrives, no skips where FAILOVER_REQUIRE is `all`."""
 
 from __future__ import annotations
 
 import os
 import shutil
+import signal
 import tempfile
 from collections.abc import Generator, Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
+
+# Whoever starts the tests in a shell's background has them ignore Ctrl-C, and so would all programs that they start.
+if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
+    signal.signal(signal.SIGINT, signal.default_int_handler)
 
 # Other interpreters are compared with where they are at hand; no package could provide them.
 ALLOWED = ("no CPython",)

@@ -32,7 +32,7 @@ LONGEST_KEY = 4096  # characters of a host's key
 MEND = "make one for this alone: ssh-keygen -t ed25519 -N '' -f FILE"
 
 _MAGIC = b"openssh-key-v1\0"
-_BEGIN, _END = "-----BEGIN OPENSSH PRIVATE KEY-----", "-----END OPENSSH PRIVATE KEY-----"
+_BEGIN, _END = (f"-----{edge} OPENSSH PRIVATE KEY-----" for edge in ("BEGIN", "END"))
 _EXAMPLE = '"ssh-ed25519 AAAA..."'
 _COPY = "copy type and base64 from the host's /etc/ssh/ssh_host_ed25519_key.pub, as in " + _EXAMPLE
 

@@ -4,24 +4,20 @@ Names differ by tracing system and by the suffixes that the operator chose; ``NA
 A name may come bare or with the prefix ``cardano_node_metrics_``. Sources: developer-portal,
 new-tracing-system/metrics-migration.md; cardano-node, Tracers/BlockReplayProgress.hs (only the new tracing tells it).
 
-Nothing of an answer is believed blindly: not its size, not its pace, not its form. ``requests`` counts its timeouts
-per read, so a peer that dribbles would hold the thread for hours; the deadline is kept from outside instead: when it
-passes, the socket is cut under the thread.
+Nothing of an answer is believed blindly: not its size, not its pace (``http_line``), not its form.
 """
 
 from __future__ import annotations
 
 import math
 import re
-import socket
-import threading
 from collections.abc import Mapping
-from contextlib import suppress
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any, Protocol
 from urllib.parse import urlsplit, urlunsplit
 
 from failover.errors import FailoverError, ProbeError, WorkerBusy
+from failover.http_line import Line, session
 from failover.journal import plain
 from failover.model import NodeReading
 from failover.ports import Host
@@ -206,31 +202,6 @@ def forging_trust(version: str | None, reading: NodeReading) -> str | None:
 # ---------------------------------------------------------------- over HTTP
 
 
-class _Line:
-    """The socket of one reading, seen from two threads: the one that reads, and the one that gives up."""
-
-    def __init__(self) -> None:
-        self._lock = threading.Lock()
-        self._socket: socket.socket | None = None
-        self._cut = False
-        self.connected = False
-
-    def made(self, connection: socket.socket) -> None:
-        with self._lock:
-            self._socket = connection
-            self.connected = True
-            if self._cut:
-                raise OSError("given up")
-
-    def cut(self) -> None:
-        with self._lock:
-            self._cut = True
-            if self._socket is not None:
-                with suppress(OSError):
-                    # Not SSLSocket.shutdown: that would pull the TLS state from under the reading thread.
-                    socket.socket.shutdown(self._socket, socket.SHUT_RDWR)
-
-
 class HttpNodePort:
     """NodePort over HTTP: the node's Prometheus endpoint at ``url``. One thread, and a new connection each time."""
 
@@ -242,7 +213,7 @@ class HttpNodePort:
 
     async def read(self, timeout: float) -> NodeReading:
         """See NodePort. ``timeout`` is for the whole of it, whatever the pace of the answer."""
-        line = _Line()
+        line = Line()
         try:
             return await self._work(line, timeout)
         except WorkerBusy as error:
@@ -262,7 +233,7 @@ class HttpNodePort:
         """See NodePort."""
         self._worker.close()
 
-    async def _work(self, line: _Line, timeout: float) -> NodeReading:
+    async def _work(self, line: Line, timeout: float) -> NodeReading:
         try:
             return await self._worker.call(lambda: self._fetch(line, timeout), timeout)
         except WorkerBusy:
@@ -273,14 +244,14 @@ class HttpNodePort:
 
     # ------------------------------------------------------------ in the worker's thread
 
-    def _fetch(self, line: _Line, timeout: float) -> NodeReading:
+    def _fetch(self, line: Line, timeout: float) -> NodeReading:
         import requests
 
         try:
             # One number: what is there for a connection is there for the answer as well, and the cut ends both.
             with (
-                _session(line) as session,
-                session.get(self._url, timeout=timeout, stream=True, allow_redirects=False) as response,
+                session(line, "text/plain") as http,
+                http.get(self._url, timeout=timeout, stream=True, allow_redirects=False) as response,
             ):
                 if response.status_code != 200:
                     raise _refused(self._where, response.status_code)
@@ -302,7 +273,7 @@ class HttpNodePort:
                 raise ProbeError(f"{self._where} sent more than {MAX_ANSWER // (1024 * 1024)} MiB", _OWN_PAGE)
         return body.decode("utf-8", "replace")
 
-    def _failed(self, line: _Line, error: requests.RequestException, timeout: float) -> ProbeError:
+    def _failed(self, line: Line, error: requests.RequestException, timeout: float) -> ProbeError:
         import requests
 
         if isinstance(error, requests.exceptions.SSLError):
@@ -321,41 +292,6 @@ class HttpNodePort:
 _EXAMPLE = "http://127.0.0.1:12798/metrics"
 _RUNS = "check that the node runs, and that it tells metrics there (hasPrometheus, or PrometheusSimple, in its config)"
 _OWN_PAGE = f"let `metrics` name the node's own Prometheus endpoint, such as {_EXAMPLE} (12788 is EKG's page)"
-
-
-def _session(line: _Line) -> requests.Session:
-    """A session that tells ``line`` of its connection, and takes nothing from the environment."""
-    import requests
-    from requests.adapters import HTTPAdapter
-    from urllib3.connection import HTTPConnection, HTTPSConnection
-    from urllib3.connectionpool import HTTPConnectionPool, HTTPSConnectionPool
-
-    class Plain(HTTPConnection):
-        def _new_conn(self) -> Any:
-            made = super()._new_conn()
-            line.made(made)
-            return made
-
-    class Tls(HTTPSConnection):
-        def _new_conn(self) -> Any:
-            made = super()._new_conn()
-            line.made(made)
-            return made
-
-    class PlainPool(HTTPConnectionPool):
-        ConnectionCls = Plain
-
-    class TlsPool(HTTPSConnectionPool):
-        ConnectionCls = Tls
-
-    session = requests.Session()
-    session.trust_env = False  # no proxy of the environment, no .netrc
-    adapter = HTTPAdapter(pool_connections=1, pool_maxsize=1, max_retries=0)
-    adapter.poolmanager.pool_classes_by_scheme = {"http": PlainPool, "https": TlsPool}
-    session.mount("http://", adapter)
-    session.mount("https://", adapter)
-    session.headers.update({"Accept": "text/plain", "Accept-Encoding": "identity", "User-Agent": "failover"})
-    return session
 
 
 def _understood(where: str, text: str) -> NodeReading:

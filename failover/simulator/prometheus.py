@@ -1,8 +1,7 @@
 """The operator's own history: when their Prometheus saw each producer up, and when down.
 
 One query over a range, in pieces that Prometheus accepts. Nothing of it is believed blindly: not its size, not its
-pace, not its form. ``requests`` counts its timeouts per read, so a server that dribbles would hold a call for ever;
-the deadline is kept from outside, and when it passes the socket is cut under the thread that reads.
+pace (``http_line``), not its form.
 
 Two things about such a history are worth knowing. Where Prometheus itself stood still, its last sample is repeated for
 up to five minutes (``--query.lookback-delta``). And ``cardano_failover_producer_up`` speaks after ``fall`` failed
@@ -14,16 +13,14 @@ from __future__ import annotations
 import json
 import math
 import re
-import socket
-import threading
 from collections.abc import Mapping
-from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NoReturn
 from urllib.parse import urlsplit, urlunsplit
 
 from failover.errors import FailoverError
+from failover.http_line import Line, session
 from failover.journal import iso, plain
 from failover.model import Pool
 from failover.ports import Host
@@ -106,7 +103,7 @@ async def read(
     where = _checked(pool, source)
     pieces = _pieces(start_utc, end_utc, step)
     query = source.query or own_query(pool)
-    line = _Line()
+    line = Line()
     worker = host.worker("prometheus")
     try:
         found = await worker.call(
@@ -211,33 +208,10 @@ def _nothing(where: str, query: str, start: float, end: float, *, own: bool) -> 
 # ---------------------------------------------------------------- in the worker's thread
 
 
-class _Line:
-    """The sockets of one reading, seen from two threads: the one that reads, and the one that gives up."""
-
-    def __init__(self) -> None:
-        self._lock = threading.Lock()
-        self._socket: socket.socket | None = None
-        self._cut = False
-
-    def made(self, connection: socket.socket) -> None:
-        with self._lock:
-            self._socket = connection
-            if self._cut:
-                raise OSError("given up")
-
-    def cut(self) -> None:
-        with self._lock:
-            self._cut = True
-            if self._socket is not None:
-                with suppress(OSError):
-                    # Not SSLSocket.shutdown: that would pull the TLS state from under the reading thread.
-                    socket.socket.shutdown(self._socket, socket.SHUT_RDWR)
-
-
 class _Reader:
     """Asks piece by piece and folds the answers into what each producer was when."""
 
-    def __init__(self, pool: Pool, source: Source, where: str, query: str, line: _Line, timeout: float) -> None:
+    def __init__(self, pool: Pool, source: Source, where: str, query: str, line: Line, timeout: float) -> None:
         self._pool = pool
         self._source = source
         self._where = where
@@ -248,19 +222,19 @@ class _Reader:
         self._said: dict[str, dict[float, bool]] = {name: {} for name in pool.names}
 
     def everything(self, pieces: tuple[tuple[float, float], ...], step: float) -> dict[str, dict[float, bool]]:
-        with _session(self._source, self._line) as session:
+        with _session(self._source, self._line) as http:
             for begin, end in pieces:
-                body = self._get(session, {"query": self._query, "start": begin, "end": end, "step": step})
+                body = self._get(http, {"query": self._query, "start": begin, "end": end, "step": step})
                 self._fold(_result(self._where, body), begin, end)
         return self._said
 
-    def _get(self, session: requests.Session, params: dict[str, Any]) -> bytes:
+    def _get(self, http: requests.Session, params: dict[str, Any]) -> bytes:
         import requests
 
         url = f"{self._source.url.rstrip('/')}/api/v1/query_range"
         timeout = (min(CONNECT, self._timeout), self._timeout)
         try:
-            with session.get(url, params=params, timeout=timeout, stream=True, allow_redirects=False) as response:
+            with http.get(url, params=params, timeout=timeout, stream=True, allow_redirects=False) as response:
                 if response.status_code != 200:
                     _refused(self._where, response.status_code, response.headers, self._start(response))
                 return self._whole(response)
@@ -329,46 +303,17 @@ class _Reader:
                 )
 
 
-def _session(source: Source, line: _Line) -> requests.Session:
-    """A session that tells ``line`` of each connection, and takes nothing from the environment."""
-    import requests
-    from requests.adapters import HTTPAdapter
+def _session(source: Source, line: Line) -> requests.Session:
+    """A session for this source: who asks, and whose certificates are believed."""
     from requests.auth import HTTPBasicAuth
-    from urllib3.connection import HTTPConnection, HTTPSConnection
-    from urllib3.connectionpool import HTTPConnectionPool, HTTPSConnectionPool
 
-    class Plain(HTTPConnection):
-        def _new_conn(self) -> Any:
-            made = super()._new_conn()
-            line.made(made)
-            return made
-
-    class Tls(HTTPSConnection):
-        def _new_conn(self) -> Any:
-            made = super()._new_conn()
-            line.made(made)
-            return made
-
-    class PlainPool(HTTPConnectionPool):
-        ConnectionCls = Plain
-
-    class TlsPool(HTTPSConnectionPool):
-        ConnectionCls = Tls
-
-    session = requests.Session()
-    session.trust_env = False  # no proxy of the environment, no .netrc
-    adapter = HTTPAdapter(pool_connections=1, pool_maxsize=1, max_retries=0)
-    adapter.poolmanager.pool_classes_by_scheme = {"http": PlainPool, "https": TlsPool}
-    session.mount("http://", adapter)
-    session.mount("https://", adapter)
-    # Not compressed: a small answer must not become a large one here.
-    session.headers.update({"Accept": "application/json", "Accept-Encoding": "identity", "User-Agent": "failover"})
+    made = session(line, "application/json")
     if source.username is not None:
-        session.auth = HTTPBasicAuth(source.username.encode(), (source.password or "").encode())
+        made.auth = HTTPBasicAuth(source.username.encode(), (source.password or "").encode())
     elif source.token is not None:
-        session.headers["Authorization"] = f"Bearer {source.token}"
-    session.verify = str(source.ca_file) if source.ca_file is not None else True
-    return session
+        made.headers["Authorization"] = f"Bearer {source.token}"
+    made.verify = str(source.ca_file) if source.ca_file is not None else True
+    return made
 
 
 # ---------------------------------------------------------------- what came

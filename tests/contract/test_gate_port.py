@@ -9,6 +9,7 @@ from pathlib import Path
 
 import pytest
 from agent_world import ANSWER, SHORT, AgentWorld, agent_world
+from contracts import contract_of
 
 from failover.errors import GateRefused, GateTimeout, GateUnreachable
 from failover.gates.hostgate import gate_ports
@@ -196,17 +197,7 @@ ROWS = {
     "firewall, by an agent": by_agent(GateKind.FIREWALL),
     "power, by commands": by_command,
 }
-
-
-def contract(story: Story) -> Callable[[str, Path], None]:
-    """The story as a test for each row."""
-
-    @pytest.mark.parametrize("row", ROWS)
-    def test(row: str, tmp_path: Path) -> None:
-        ROWS[row](tmp_path, story)
-
-    test.__doc__ = story.__doc__
-    return test
+contract = contract_of(ROWS)
 
 
 # ---------------------------------------------------------------- the promises

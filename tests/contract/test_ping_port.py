@@ -5,8 +5,10 @@ from __future__ import annotations
 import asyncio
 from abc import ABC, abstractmethod
 from collections.abc import Awaitable, Callable, Mapping
+from pathlib import Path
 
 import pytest
+from contracts import contract_of
 
 from failover.errors import PingError
 from failover.host import RealHost
@@ -126,8 +128,8 @@ class SimulatedPeer(Peer):
 Story = Callable[[Peer], Awaitable[None]]
 
 
-def simulated(make: Callable[[Mapping[Address, Node], Exit], PingPort]) -> Callable[[Story], None]:
-    def run(story: Story) -> None:
+def simulated(make: Callable[[Mapping[Address, Node], Exit], PingPort]) -> Callable[[Path, Story], None]:
+    def run(folder: Path, story: Story) -> None:
         async def main() -> None:
             await story(SimulatedPeer(loop, make))
 
@@ -137,7 +139,7 @@ def simulated(make: Callable[[Mapping[Address, Node], Exit], PingPort]) -> Calla
     return run
 
 
-def lab(story: Story) -> None:
+def lab(folder: Path, story: Story) -> None:
     async def main() -> None:
         host = RealHost()
         chain = Chain(host.now().mono - 1_000_000.0, slot_seconds=1000.0)
@@ -152,17 +154,7 @@ def lab(story: Story) -> None:
 
 
 ROWS = {"simulated, as values": simulated(SimPing), "simulated, as bytes": simulated(make_ping), "the lab's node": lab}
-
-
-def contract(story: Story) -> Callable[[str], None]:
-    """The story as a test for each row."""
-
-    @pytest.mark.parametrize("row", ROWS)
-    def test(row: str) -> None:
-        ROWS[row](story)
-
-    test.__doc__ = story.__doc__
-    return test
+contract = contract_of(ROWS)
 
 
 # ---------------------------------------------------------------- the promises

@@ -8,6 +8,7 @@ from collections.abc import Awaitable, Callable
 from pathlib import Path
 
 import pytest
+from contracts import contract_of
 from haproxy_world import ANSWER, World, close, open_, until, world
 
 from failover.errors import GateRefused, GateTimeout, GateUnreachable
@@ -180,17 +181,7 @@ ROWS = {
     "runtime socket": real(WayIn.SOCKET),
     "stats page": real(WayIn.STATS),
 }
-
-
-def contract(story: Story) -> Callable[[str, Path], None]:
-    """The story as a test for each row."""
-
-    @pytest.mark.parametrize("row", ROWS)
-    def test(row: str, tmp_path: Path) -> None:
-        ROWS[row](tmp_path, story)
-
-    test.__doc__ = story.__doc__
-    return test
+contract = contract_of(ROWS)
 
 
 # ---------------------------------------------------------------- the promises

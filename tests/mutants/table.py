@@ -163,8 +163,8 @@ FENCE = (
     ),
     _m(
         "a timed-out opening counts as failed",
-        "edge",
-        "        if step.kind is StepKind.OPEN:\n            self._board.post_unanswered",
+        "gate_edges",
+        "        if command.kind is StepKind.OPEN:\n            self._board.post_unanswered",
         "        if False:\n            self._board.post_unanswered",
         "late-opening",
         within=8,
@@ -671,9 +671,16 @@ HOSTS = (
     ),
     _m(
         "a step for a producer's own gate is sent although it is overtaken",
-        "edge",
-        "        return await self.port.set(step, self._step_timeout, lambda: self._valid(step))\n",
-        "        return await self.port.set(step, self._step_timeout, lambda: True)\n",
+        "gate_edges",
+        "        return await self.port.set(command, self._step_timeout, lambda: self._valid(command))\n",
+        "        return await self.port.set(command, self._step_timeout, lambda: True)\n",
+        judges=OVERTAKEN,
+    ),
+    _m(
+        "an observer tells fuses of its lease",
+        "controller",
+        '        if lease is None or self.pool.mode != "act":\n',
+        "        if lease is None:\n",
         judges=OVERTAKEN,
     ),
     _m(

@@ -6,10 +6,13 @@ import asyncio
 import json
 import os
 import pty
+import select
 import signal
 import subprocess
 import sys
+import time  # noqa: TID251 - these are real processes
 from collections.abc import Iterator
+from contextlib import suppress
 from datetime import datetime
 from pathlib import Path
 
@@ -186,6 +189,15 @@ def test_without_yes_and_without_a_terminal_nothing_is_asked_for(pool: Pool) -> 
     assert pool.gates() == {"main": "open", "backup": "closed"}
 
 
+def said(terminal: int, end: float) -> str:
+    """What came from whoever is on the other side; nothing once nobody is left there."""
+    assert time.monotonic() < end, "it went on for too long"
+    with suppress(OSError):  # how a terminal says that nobody is left
+        if select.select([terminal], [], [], 1.0)[0]:
+            return os.read(terminal, 65536).decode(errors="replace")
+    return ""
+
+
 @pytest.mark.parametrize(("answer", "code", "active"), [("n\n", 1, "main"), ("y\n", 0, "backup")])
 def test_at_a_terminal_a_switchover_asks_before_it_moves(pool: Pool, answer: str, code: int, active: str) -> None:
     pool.adopted()
@@ -193,15 +205,12 @@ def test_at_a_terminal_a_switchover_asks_before_it_moves(pool: Pool, answer: str
     command = [sys.executable, "-m", "failover", "-c", str(pool.file), "switchover", "--to", "backup"]
     child = subprocess.Popen(command, stdin=theirs, stdout=theirs, stderr=theirs, start_new_session=True)
     os.close(theirs)
-    shown = ""
+    shown, end = "", time.monotonic() + WAIT
     while "Move the role to backup?" not in shown:
-        shown += os.read(ours, 4096).decode()
+        shown += said(ours, end)
     os.write(ours, answer.encode())
     while child.poll() is None:
-        try:
-            shown += os.read(ours, 4096).decode()
-        except OSError:  # how a terminal says that nobody is left
-            break
+        shown += said(ours, end)
     assert child.wait(WAIT) == code, shown
     os.close(ours)
     pool.until(lambda: pool.steady(active), active)
@@ -273,15 +282,12 @@ def test_status_watch_keeps_the_picture_on_a_terminal_until_ctrl_c(pool: Pool) -
         command, stdin=theirs, stdout=theirs, stderr=theirs, start_new_session=True, env=environment
     )
     os.close(theirs)
-    shown = ""
+    shown, end = "", time.monotonic() + WAIT
     while "main is active" not in shown:
-        shown += os.read(ours, 65536).decode(errors="replace")
+        shown += said(ours, end)
     child.send_signal(signal.SIGINT)
     while child.poll() is None:
-        try:
-            shown += os.read(ours, 65536).decode(errors="replace")
-        except OSError:  # how a terminal says that nobody is left
-            break
+        shown += said(ours, end)
     assert child.wait(WAIT) in (0, 130)
     os.close(ours)
     assert "Traceback" not in shown

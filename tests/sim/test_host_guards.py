@@ -8,7 +8,8 @@ from dataclasses import replace
 
 from failover.board import Board
 from failover.controller import Controller
-from failover.edge import GateEdge, Order
+from failover.edge import Order
+from failover.gate_edges import GateEdge
 from failover.model import Event, Gate, GateKind, GateReading, Instant, Kick, PolicySettings, Pool, Step, StepKind
 from failover.simulator.campaign import default_pool
 from failover.simulator.faults import Fault

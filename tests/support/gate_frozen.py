@@ -7,6 +7,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass, field, replace
 from random import Random  # noqa: TID251  chance of the test's own, by seed
 
+from frozen import ASSIGNMENTS
 from policy_world import TURN, Switch, World, instant, make_pool
 
 from failover.model import (
@@ -39,15 +40,6 @@ HEALTHS = ("up", "down", "hung", "lagging", "expired")
 STATES = ("open", "closed", "unsure", "between", "silent-open", "silent-closed", "silent-never")
 SILENT = frozenset(s for s in STATES if s.startswith("silent"))
 SIDES = tuple(itertools.product(HEALTHS, STATES))
-ASSIGNMENTS = (
-    ("none", None, None),
-    ("steady", "main", None),
-    ("steady", "backup", None),
-    ("fencing", "main", "backup"),
-    ("fencing", "backup", "main"),
-    ("promoting", "main", "main"),
-    ("promoting", "backup", "backup"),
-)
 CAUSES = (Cause.FORCED, Cause.VOLUNTARY, Cause.TAKEN_BACK, Cause.BY_HAND)
 Side = tuple[str, str]  # a producer's health, and the state of the gates on its host
 

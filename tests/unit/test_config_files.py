@@ -9,25 +9,12 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+from config_files import TWO, refused
 
 from failover.config import InvalidConfig, find, load, load_text
 from failover.errors import ConfigError
 
-SMALLEST = """\
-pool: EXMPL
-network: mainnet
-producers:
-  - {name: main, address: "10.0.1.10:6000"}
-  - {name: backup, address: "10.0.2.10:6000"}
-proxies:
-  - {name: proxy-1, stats: "https://10.0.2.5:8404/stats", backend: producers}
-"""
-
-
-def refused(text: str, environ: dict[str, str] | None = None) -> str:
-    with pytest.raises(InvalidConfig) as caught:
-        load_text(text, environ=environ or {})
-    return str(caught.value)
+SMALLEST = TWO + 'proxies: [{name: proxy-1, stats: "https://10.0.2.5:8404/stats", backend: producers}]\n'
 
 
 def with_keys(keys: str) -> str:
@@ -128,10 +115,10 @@ TEXTS = {
         "pool: A\n\tnetwork: b\n",
         "failover.yaml:2: is not YAML: found character '\\t' that",
     ),
-    "doubled": (SMALLEST + "pool: B\n", "failover.yaml:8: pool: the key is written twice, first on line 1"),
+    "doubled": (SMALLEST + "pool: B\n", "failover.yaml:7: pool: the key is written twice, first on line 1"),
     "doubled inside": (
         SMALLEST + "health:\n  fall: 1\n  fall: 2\n",
-        "failover.yaml:10: health.fall: the key",
+        "failover.yaml:9: health.fall: the key",
     ),
     "documents": ("pool: A\n---\npool: B\n", "failover.yaml:2: a second document begins here"),
     "directive": ("%YAML 1.1\n---\npool: A\n", "has directives"),
@@ -231,7 +218,7 @@ def test_a_password_file_that_cannot_be_read_is_refused(tmp_path: Path) -> None:
     [({}, "no such variable"), ({"P": ""}, "the variable is empty"), ({"P": "hunter2\n2"}, "several lines")],
 )
 def test_a_password_variable_that_is_none_is_refused(environ: dict[str, str], words: str) -> None:
-    message = refused(with_keys("username: u, password_env: P"), environ)
+    message = refused(with_keys("username: u, password_env: P"), environ=environ)
     assert words in message
     assert "hunter2" not in message
 
@@ -242,7 +229,7 @@ def test_credentials_come_in_pairs(tmp_path: Path) -> None:
     assert "has cert_file without key_file" in refused(with_keys(f"cert_file: {path}"))
     assert "has key_file without cert_file" in refused(with_keys(f"key_file: {path}"))
     both = with_keys(f"username: u, password_file: {path}, password_env: P")
-    assert "has both password_file and password_env" in refused(both, {"P": "x"})
+    assert "has both password_file and password_env" in refused(both, environ={"P": "x"})
 
 
 def test_certificates_must_be_there_and_a_key_must_be_private(tmp_path: Path) -> None:

@@ -7,32 +7,17 @@ from collections.abc import Callable
 from pathlib import Path
 
 import asyncssh
+import config_files
 import pytest
+from config_files import GATELESS, PROXIED, accepted, refused
+from config_files import HOST_KEY as HOST
 
-from failover.config import InvalidConfig, Loaded, load_text
+from failover.config import InvalidConfig
 from failover.model import Address, Agent, Gate, GateKind, Nudge, Power, Relay
 
-HOST = "ssh-ed25519 AAAAC3NzaC1lZDI1NTE5AAAAIDlgoeIxgbm5yQhp1SvZ7yrNEOi1ZOmJ3o3YLuRVPjVC"
-HOSTED = f"""\
-pool: EXMPL
-network: mainnet
-agents:
-  - {{name: bp1, address: "10.0.1.10:22", key_file: MINE, host_key: "{HOST}"}}
-  - {{name: bp2, address: "10.0.2.10:22", key_file: MINE, host_key: "{HOST}"}}
-producers:
-  - {{name: main, address: "10.0.1.10:6000", agent: bp1, gates: [forging]}}
-  - {{name: backup, address: "10.0.2.10:6000", agent: bp2, gates: [forging]}}
-"""
-PROXIED = """\
-pool: EXMPL
-network: mainnet
-producers:
-  - {name: main, address: "10.0.1.10:6000"}
-  - {name: backup, address: "10.0.2.10:6000"}
-proxies:
-  - {name: proxy-1, socket: /run/haproxy/admin.sock, backend: producers}
-"""
-AN_AGENT = f'  - {{name: a0, address: "a0:22", key_file: MINE, host_key: "{HOST}"}}\n'
+ARMOUR = "-----{} OPENSSH PRIVATE KEY-----".format("BEGIN")  # the first line of a private key
+HOSTED = config_files.HOSTED.replace("HOST_KEY", HOST)
+AN_AGENT = f'  - {{name: a0, address: "a0:22", key_file: AGENT_KEY, host_key: "{HOST}"}}\n'
 RELAYS = (
     HOSTED.replace("producers:\n", AN_AGENT.replace("a0", "r1") + "producers:\n")
     + """\
@@ -40,16 +25,6 @@ relays:
   - {name: relay-1, address: "10.0.3.1:3001", agent: r1}
 """
 )
-GATELESS = """\
-pool: EXMPL
-network: mainnet
-producers:
-  - {name: main, address: "10.0.1.10:6000"}
-  - {name: backup, address: "10.0.2.10:6000"}
-records:
-  - {name: bp.example.com, addresses: {main: 10.0.1.10, backup: 10.0.2.10}, route53: {zone: Z0123456789ABC}}
-fence: {require: none}
-"""
 PROXY = "proxies: [{name: p, socket: /run/p.sock, backend: b}]\n"
 POWER = 'power: {off: [/bin/ipmi, "off"], status: [/bin/ipmi, status]}'
 MAIN = "gates: [forging]}\n  - {name: backup"  # what stands at the end of main's line
@@ -57,23 +32,10 @@ BACKUP = "agent: bp2, gates: [forging]"
 BOTH = "gates: [forging]"
 
 
-@pytest.fixture(autouse=True, scope="module", name="key")
+@pytest.fixture(scope="module", name="key")
 def agents_key(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A private key as ssh-keygen writes it."""
-    path = tmp_path_factory.mktemp("keys") / "agent.key"
-    path.write_bytes(asyncssh.generate_private_key("ssh-ed25519").export_private_key("openssh"))
-    path.chmod(0o600)
-    return path
-
-
-def accepted(text: str, key: Path) -> Loaded:
-    return load_text(text.replace("MINE", str(key)), environ={})
-
-
-def refused(text: str, key: Path) -> str:
-    with pytest.raises(InvalidConfig) as caught:
-        load_text(text.replace("MINE", str(key)), environ={})
-    return str(caught.value)
+    return config_files.agent_key(tmp_path_factory.mktemp("keys"))
 
 
 def main(text: str) -> str:
@@ -193,7 +155,7 @@ def command(text: str) -> str:
 VALUES: dict[str, tuple[str, str]] = {
     "agents is a mapping": ("agents: {}\n" + PROXIED, "agents: is a mapping, not a list. Mend: write one line with -"),
     "agent without a key": (
-        HOSTED.replace("key_file: MINE, ", "", 1),
+        HOSTED.replace("key_file: AGENT_KEY, ", "", 1),
         'agents[0].key_file: is missing. Mend: add it, for example key_file: "/etc/failover/agent.key".',
     ),
     "agent without a port": (
@@ -208,7 +170,7 @@ VALUES: dict[str, tuple[str, str]] = {
         HOSTED.replace("{name: bp1,", "{name: bp1, user: '',"),
         "agents[0].user: is empty, not a user's name",
     ),
-    "key file relative": (HOSTED.replace("MINE", "agent.key", 1), "agents[0].key_file: is not an absolute path"),
+    "key file relative": (HOSTED.replace("AGENT_KEY", "agent.key", 1), "agents[0].key_file: is not an absolute path"),
     "unknown key of an agent": (
         HOSTED.replace("{name: bp1,", "{name: bp1, keyfile: x,"),
         "the key is unknown. Mend: did you mean key_file?",
@@ -232,7 +194,7 @@ VALUES: dict[str, tuple[str, str]] = {
     ),
     "host key too long": (host_key('"ssh-rsa ' + "A" * 4100 + '"'), "is longer than 4096 characters"),
     "host key is a number": (host_key("1"), "agents[0].host_key: is a number, not a host's key"),
-    "host key is private": (host_key("'-----BEGIN OPENSSH PRIVATE KEY----- x'"), "is a private key, which is never"),
+    "host key is private": (host_key(f"'{ARMOUR} x'"), "is a private key, which is never"),
     "known_hosts empty": (HOSTED.replace(f'host_key: "{HOST}"', "known_hosts: ", 1), "agents[0].known_hosts: is empty"),
     "gate unknown": (main("agent: bp1, gates: [forge]"), "producers[0].gates[0]: 'forge': must be forging or firewall"),
     "gate power": (
@@ -322,7 +284,7 @@ RULES: dict[str, tuple[str, str]] = {
         "agents[0]: has neither host_key nor known_hosts: whoever answers there would be believed",
     ),
     "both host keys": (
-        HOSTED.replace("key_file: MINE", "key_file: MINE, known_hosts: KNOWN", 1),
+        HOSTED.replace("key_file: AGENT_KEY", "key_file: AGENT_KEY, known_hosts: KNOWN", 1),
         "has both host_key and known_hosts. Mend: keep one of them",
     ),
     "eighty-one agents": (
@@ -593,7 +555,7 @@ def test_known_hosts_may_be_hashed_or_name_an_authority(start: str, key: Path, t
 
 # ---------------------------------------------------------------- what is never shown
 
-BLOCK = "|\n      -----BEGIN OPENSSH PRIVATE KEY-----\n      hunter2hunter2\n"
+BLOCK = f"|\n      {ARMOUR}\n      hunter2hunter2\n"
 SECRETS = [
     command("[/usr/bin/ipmitool, -U, admin, -P, hunter2, power, 'off']"),
     command("[/usr/bin/sudo, /usr/bin/ipmitool, -Phunter2, power, 'off']"),
@@ -608,14 +570,14 @@ SECRETS = [
     command("[/bin/q, [hunter2]]"),
     command('[/bin/q, "hunter2\\n"]'),
     command("[/bin/q], password: hunter2"),
-    HOSTED.replace("key_file: MINE", "private_key: hunter2", 1),
-    HOSTED.replace("key_file: MINE", "passphrase: hunter2, key_file: MINE", 1),
-    HOSTED.replace("key_file: MINE", "key: hunter2", 1),
-    HOSTED.replace("key_file: MINE", "key_file: hunter2", 1),
-    HOSTED.replace("key_file: MINE", 'key_file: "hunter2\\nhunter2"', 1),
+    HOSTED.replace("key_file: AGENT_KEY", "private_key: hunter2", 1),
+    HOSTED.replace("key_file: AGENT_KEY", "passphrase: hunter2, key_file: AGENT_KEY", 1),
+    HOSTED.replace("key_file: AGENT_KEY", "key: hunter2", 1),
+    HOSTED.replace("key_file: AGENT_KEY", "key_file: hunter2", 1),
+    HOSTED.replace("key_file: AGENT_KEY", 'key_file: "hunter2\\nhunter2"', 1),
     HOSTED.replace("{name: bp1,", "{name: bp1, user: 'failover:hunter2',"),
     host_key("hunter2"),
-    host_key('"-----BEGIN OPENSSH PRIVATE KEY-----\\nhunter2"'),
+    host_key(f'"{ARMOUR}\\nhunter2"'),
     host_key("'ssh-ed25519 hunter2'"),
     main("metrics: 'http://u:hunter2@h/metrics'"),
     main("metrics: 'http://h/metrics?token=hunter2'"),
@@ -652,7 +614,7 @@ def test_a_password_in_a_command_is_sent_to_where_it_belongs(key: Path) -> None:
     assert "Mend: give a password by a file that the command reads, as in ipmitool -f FILE." in message
     assert "as in ipmitool -f FILE" in refused(command("[/bin/q], password: x"), key)
     assert "give the path of a private key without a passphrase (key_file)" in refused(
-        HOSTED.replace("key_file: MINE", "private_key: x, key_file: MINE", 1), key
+        HOSTED.replace("key_file: AGENT_KEY", "private_key: x, key_file: AGENT_KEY", 1), key
     )
 
 
@@ -665,7 +627,7 @@ def warned(text: str, key: Path) -> list[str]:
 
 RECORD = "records: [{name: bp.example.com, addresses: {main: 10.0.1.10, backup: 10.0.2.10}, route53: {zone: Z1}}]\n"
 MANAGED = f"""\
-agents: [{{name: r1, address: "10.0.3.1:22", key_file: MINE, host_key: "{HOST}"}}]
+agents: [{{name: r1, address: "10.0.3.1:22", key_file: AGENT_KEY, host_key: "{HOST}"}}]
 relays: [{{name: relay-1, address: "10.0.3.1:3001", agent: r1}}]
 """
 WARNINGS: dict[str, tuple[str, str, str]] = {
@@ -725,7 +687,7 @@ def test_the_largest_pool_fits_into_the_bounds_of_the_text(key: Path) -> None:
     at = {name: f"203.0.113.{i}" for i, name in enumerate(names)}
     reached = ", ".join(f'{name}: "{address}:6000"' for name, address in at.items())
     metrics = 'metrics: "http://10.0.0.1:12798/metrics"'
-    agent = f'user: failover, key_file: MINE, host_key: "{HOST}"'
+    agent = f'user: failover, key_file: AGENT_KEY, host_key: "{HOST}"'
     text = "pool: EXMPL\nnetwork: mainnet\nagents:\n"
     text += "".join(f'  - {{name: a{i}, address: "10.0.{i}.1:22", {agent}}}\n' for i in range(80))
     text += "producers:\n" + "".join(

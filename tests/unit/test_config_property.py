@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
-import asyncssh
+import config_files
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -17,8 +17,8 @@ pool: EXMPL
 network: {magic: 42}
 mode: act
 agents:
-  - {name: bp1, address: "10.0.1.10:22", user: failover, key_file: AGENT_KEY, host_key: "ssh-ed25519 HOST_KEY root@bp1"}
-  - {name: relay1, address: "10.0.2.1:22", key_file: AGENT_KEY, host_key: "ssh-ed25519 HOST_KEY"}
+  - {name: bp1, address: "10.0.1.10:22", user: failover, key_file: AGENT_KEY, host_key: "HOST_KEY root@bp1"}
+  - {name: relay1, address: "10.0.2.1:22", key_file: AGENT_KEY, host_key: "HOST_KEY"}
 producers:
   - name: main
     address: "10.0.1.10:6000"
@@ -68,19 +68,10 @@ producers:
   - {name: backup, address: "[2001:db8::1]:6000"}
 """
 GATELESS += GOOD[GOOD.index("records:") : GOOD.index("relays:")] + "fence: {require: none}\n"
-HOSTED = """\
-pool: EXMPL
-network: mainnet
-agents:
-  - {name: bp1, address: "10.0.1.10:22", key_file: AGENT_KEY, host_key: "ssh-ed25519 HOST_KEY"}
-  - {name: bp2, address: "10.0.2.10:22", key_file: AGENT_KEY, host_key: "ssh-ed25519 HOST_KEY"}
-producers:
-  - {name: main, address: "10.0.1.10:6000", agent: bp1, gates: [forging]}
-  - {name: backup, address: "10.0.2.10:6000", agent: bp2, gates: [forging]}
-relays: [{name: relay-2, address: "10.0.2.10:6000", agent: bp2}]
-fence: {require: confirmed}
-"""
-HOST_KEY = "AAAAC3NzaC1lZDI1NTE5AAAAIDlgoeIxgbm5yQhp1SvZ7yrNEOi1ZOmJ3o3YLuRVPjVC"
+HOSTED = (
+    config_files.HOSTED
+    + 'relays: [{name: relay-2, address: "10.0.2.10:6000", agent: bp2}]\nfence: {require: confirmed}\n'
+)
 ENVIRON = {"PROXY_PASSWORD": "hunter2", "BP_KEY": "aHVudGVyMg=="}
 WORDS = [
     "null", "true", "-1", "1e999", ".nan", "0x1F", "9" * 400, "''", "[]", "{}", "- ", ": ", "? ", "\n", "\n  ", "\t",
@@ -97,13 +88,11 @@ SCALARS = sorted({word.strip('",[]{}') for line in LINES for word in line.split(
 @pytest.fixture(scope="module", autouse=True)
 def agent_key(tmp_path_factory: pytest.TempPathFactory) -> None:
     """A private key for the agents' files; where it is, is known once it has been made."""
-    FILE.append(tmp_path_factory.mktemp("keys") / "agent.key")
-    FILE[-1].write_bytes(asyncssh.generate_private_key("ssh-ed25519").export_private_key("openssh"))
-    FILE[-1].chmod(0o600)
+    FILE.append(config_files.agent_key(tmp_path_factory.mktemp("keys")))
 
 
 def with_keys(text: str) -> str:
-    return text.replace("AGENT_KEY", str(FILE[-1])).replace("HOST_KEY", HOST_KEY)
+    return config_files.with_keys(text, FILE[-1])
 
 
 def loads_or_refuses(text: str) -> None:

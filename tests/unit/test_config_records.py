@@ -5,23 +5,21 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
+from config_files import TWO, accepted, refused
 
-from failover.config import InvalidConfig, Loaded, load_text
+from failover.config import InvalidConfig, load_text
 from failover.model import Address, Record, RecordType, Rfc2136Zone, Route53Zone, RRset
 
-ROUTE53 = """\
-pool: EXMPL
-network: mainnet
-producers:
-  - {name: main, address: "10.0.1.10:6000"}
-  - {name: backup, address: "10.0.2.10:6000"}
-fence: {require: none}
+ROUTE53 = (
+    f"{TWO}fence: {{require: none}}\n"
+    + """\
 records:
   - name: bp.example.com.
     addresses: {main: 203.0.113.10, backup: 203.0.113.20}
     ttl: 60
     route53: {zone: Z0123456789ABC}
 """
+)
 RFC2136 = ROUTE53.replace(
     "route53: {zone: Z0123456789ABC}", "rfc2136: {server: ns1.example.com, zone: example.com., KEY}"
 )
@@ -31,16 +29,6 @@ GATED = ROUTE53.replace(
     "fence: {require: none}", "proxies: [{name: p, socket: /run/p.sock, backend: b, watch: w, hard_stop_after: 5s}]"
 )
 TWO_REFERENCES = "references: ['a:1', 'b:1']\n"
-
-
-def accepted(text: str, environ: dict[str, str] | None = None) -> Loaded:
-    return load_text(text, environ=environ or {})
-
-
-def refused(text: str, environ: dict[str, str] | None = None) -> str:
-    with pytest.raises(InvalidConfig) as caught:
-        load_text(text, environ=environ or {})
-    return str(caught.value)
 
 
 def signed(keys: str = "key_name: bp-key, key_env: KEY") -> str:
@@ -165,13 +153,13 @@ def test_a_secret_alone_is_signed_with_the_files_key_name_and_shown_nowhere(tmp_
 
 
 def test_a_key_clause_brings_its_own_name_and_algorithm() -> None:
-    zone = accepted(signed("key_env: KEY"), {"KEY": CLAUSE}).pool.records[0].provider
+    zone = accepted(signed("key_env: KEY"), environ={"KEY": CLAUSE}).pool.records[0].provider
     assert zone == Rfc2136Zone(Address("ns1.example.com", 53), "example.com.", "bp-key.", SECRET, "hmac-sha512")
 
 
 def test_a_key_may_also_be_described_where_it_agrees_with_its_clause() -> None:
     text = signed("key_env: KEY, key_name: BP-KEY., algorithm: HMAC-SHA512")
-    assert accepted(text, {"KEY": CLAUSE}).pool.records[0].provider.key_name == "bp-key."  # type: ignore[union-attr]
+    assert accepted(text, environ={"KEY": CLAUSE}).pool.records[0].provider.key_name == "bp-key."  # type: ignore[union-attr]
 
 
 PRINTED = """\
@@ -247,7 +235,7 @@ KEYS: dict[str, tuple[str, str, str]] = {  # what the file says, what the variab
 @pytest.mark.parametrize("case", KEYS)
 def test_a_key_that_is_none_is_refused_and_not_shown(case: str) -> None:
     keys, held, words = KEYS[case]
-    message = refused(signed(f"{keys}, key_env: KEY"), {"KEY": held})
+    message = refused(signed(f"{keys}, key_env: KEY"), environ={"KEY": held})
     assert words in message
     assert message.count("\n") == 0, "one mistake makes one finding"
     assert "hunter2" not in message
@@ -293,7 +281,7 @@ def test_a_secret_of_a_record_is_refused_in_the_file_and_not_shown(text: str) ->
 
 def test_a_secret_in_the_file_is_sent_to_where_it_belongs() -> None:
     assert "(key_file), or a variable's name (key_env)" in refused(
-        signed("key: hunter2, key_env: KEY"), {"KEY": SECRET}
+        signed("key: hunter2, key_env: KEY"), environ={"KEY": SECRET}
     )
     text = ROUTE53.replace("{zone:", "{secret_access_key: hunter2, zone:")
     assert "records[0].route53.secret_access_key: a secret is never written in this file. Mend: name a profile" in (
@@ -470,7 +458,7 @@ VALUES: dict[str, tuple[str, str]] = {
 @pytest.mark.parametrize("case", VALUES)
 def test_a_value_of_a_record_that_is_wrong_by_itself_is_refused_in_its_own_words(case: str) -> None:
     text, words = VALUES[case]
-    message = refused(text, {"KEY": SECRET})
+    message = refused(text, environ={"KEY": SECRET})
     assert words in message
     assert message.count("\n") == 0, "one mistake makes one finding"
     assert "Input should" not in message
@@ -600,7 +588,7 @@ def test_values_of_records_that_do_not_go_together_are_refused_in_their_own_word
     (tmp_path / "key").write_text(SECRET)
     (tmp_path / "key").chmod(0o600)
     text, words = RULES[case]
-    message = refused(text.replace("FILE", str(tmp_path / "key")), {"KEY": SECRET})
+    message = refused(text.replace("FILE", str(tmp_path / "key")), environ={"KEY": SECRET})
     assert words in message
     assert message.count("\n") == 0, "one mistake makes one finding"
 
@@ -620,7 +608,7 @@ def test_a_wrong_producer_or_section_hides_nothing_of_the_records_and_raises_not
 
 
 def warned(text: str) -> list[str]:
-    return [f"{w.key}: {w.problem}. Mend: {w.mend}" for w in accepted(text, {"KEY": SECRET}).warnings]
+    return [f"{w.key}: {w.problem}. Mend: {w.mend}" for w in accepted(text, environ={"KEY": SECRET}).warnings]
 
 
 def test_a_pool_without_a_gate_is_told_what_it_cannot_promise_and_which_gate_would_mend_it() -> None:

@@ -5,11 +5,12 @@ from __future__ import annotations
 import json
 from collections.abc import Callable, Iterator
 from dataclasses import fields
+from pathlib import Path
 from typing import Any
 
-import asyncssh
 import pytest
 from click.testing import CliRunner
+from config_files import GATELESS, HOSTED, agent_key, with_keys
 from jsonschema import Draft202012Validator
 from ruamel.yaml import YAML
 
@@ -84,27 +85,6 @@ policy: {fail_over_after: 5m, fail_back_after: 1h30m, fail_back: auto}
 fence:  {require: reachable, proxies_are_only_path: false}
 lease:  {duration: 60s, renew: 20s, action_timeout: 10s}
 """
-HOSTED = """\
-pool: EXMPL
-network: mainnet
-agents:
-  - {name: bp1, address: "10.0.1.10:22", key_file: AGENT_KEY, host_key: "HOST_KEY"}
-  - {name: bp2, address: "10.0.2.10:22", key_file: AGENT_KEY, host_key: "HOST_KEY"}
-producers:
-  - {name: main, address: "10.0.1.10:6000", agent: bp1, gates: [forging]}
-  - {name: backup, address: "10.0.2.10:6000", agent: bp2, gates: [forging]}
-"""
-GATELESS = """\
-pool: EXMPL
-network: mainnet
-producers:
-  - {name: main, address: "10.0.1.10:6000"}
-  - {name: backup, address: "10.0.2.10:6000"}
-records:
-  - {name: bp.example.com, addresses: {main: 10.0.1.10, backup: 10.0.2.10}, route53: {zone: Z0123456789ABC}}
-fence: {require: none}
-"""
-HOST_KEY = "ssh-ed25519 AAAAC3NzaC1lZDI1NTE5AAAAIDlgoeIxgbm5yQhp1SvZ7yrNEOi1ZOmJ3o3YLuRVPjVC"
 ENVIRON = {"PROXY_2_PASSWORD": "hunter2", "BP_KEY": "aHVudGVyMg=="}
 
 
@@ -119,16 +99,12 @@ def printed_schema() -> dict[str, Any]:
 @pytest.fixture(scope="module", name="load")
 def loader(tmp_path_factory: pytest.TempPathFactory) -> Callable[[str], Pool]:
     """Loads a text whose agents have a private key."""
-    key = tmp_path_factory.mktemp("keys") / "agent.key"
-    key.write_bytes(asyncssh.generate_private_key("ssh-ed25519").export_private_key("openssh"))
-    key.chmod(0o600)
-    return lambda text: (
-        load_text(text.replace("AGENT_KEY", str(key)).replace("HOST_KEY", HOST_KEY), environ=ENVIRON).pool
-    )
+    key = agent_key(tmp_path_factory.mktemp("keys"))
+    return lambda text: load_text(with_keys(text, key), environ=ENVIRON).pool
 
 
 def errors(document: dict[str, Any], text: str) -> list[str]:
-    text = text.replace("AGENT_KEY", "/etc/failover/agent.key").replace("HOST_KEY", HOST_KEY)
+    text = with_keys(text, Path("/etc/failover/agent.key"))
     return [
         error.message for error in Draft202012Validator(document).iter_errors(YAML(typ="safe", pure=True).load(text))
     ]

@@ -5,19 +5,11 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
+from config_files import PROXIED, accepted, refused
 
-from failover.config import InvalidConfig, Loaded, load_text
+from failover.config import InvalidConfig, load_text
 from failover.model import Address, HealthSettings, LeaseSettings, PolicySettings, Producer
 
-SMALLEST = """\
-pool: EXMPL
-network: mainnet
-producers:
-  - {name: main, address: "10.0.1.10:6000"}
-  - {name: backup, address: "10.0.2.10:6000"}
-proxies:
-  - {name: proxy-1, socket: /run/haproxy/admin.sock, backend: producers}
-"""
 FULL = """\
 pool: EXMPL
 network: mainnet                 # mainnet, preprod, preview, or {magic: 42}
@@ -50,7 +42,7 @@ fence:  {require: reachable, proxies_are_only_path: false}
 lease:  {duration: 60s, renew: 20s, action_timeout: 10s}
 """
 PROXIES = "proxies:"
-STATS = SMALLEST.replace("socket: /run/haproxy/admin.sock", "stats: https://10.0.2.5:8404/stats, EXTRA")
+STATS = PROXIED.replace("socket: /run/haproxy/admin.sock", "stats: https://10.0.2.5:8404/stats, EXTRA")
 
 
 def proxy(**keys: str) -> str:
@@ -59,21 +51,11 @@ def proxy(**keys: str) -> str:
 
 
 def main_at(address: str) -> str:
-    return SMALLEST.replace('"10.0.1.10:6000"', address)
-
-
-def refused(text: str) -> str:
-    with pytest.raises(InvalidConfig) as caught:
-        load_text(text, environ={})
-    return str(caught.value)
-
-
-def accepted(text: str, environ: dict[str, str] | None = None) -> Loaded:
-    return load_text(text, environ=environ or {})
+    return PROXIED.replace('"10.0.1.10:6000"', address)
 
 
 def test_the_smallest_file_takes_every_default_of_the_model() -> None:
-    pool = accepted(SMALLEST).pool
+    pool = accepted(PROXIED).pool
     assert (pool.name, pool.network, pool.magic, pool.mode) == ("EXMPL", "mainnet", 764824073, "act")
     assert pool.producers[0] == Producer("main", Address("10.0.1.10", 6000))
     assert pool.proxies[0].servers == {"main": "main", "backup": "backup"}
@@ -112,7 +94,7 @@ def test_the_full_example_loads_with_its_password_and_shows_it_nowhere(tmp_path:
     ],
 )
 def test_a_duration_is_read_in_seconds(written: str, seconds: float) -> None:
-    pool = accepted(SMALLEST.replace("backend:", f"hard_stop_after: {written}, backend:")).pool
+    pool = accepted(PROXIED.replace("backend:", f"hard_stop_after: {written}, backend:")).pool
     assert pool.proxies[0].hard_stop_after == seconds
 
 
@@ -127,13 +109,13 @@ def test_a_duration_is_read_in_seconds(written: str, seconds: float) -> None:
     ],
 )
 def test_a_network_is_known_by_name_or_magic(written: str, network: str, magic: int) -> None:
-    pool = accepted(SMALLEST.replace("mainnet", written)).pool
+    pool = accepted(PROXIED.replace("mainnet", written)).pool
     assert (pool.network, pool.magic) == (network, magic)
 
 
 @pytest.mark.parametrize("ticker", ["NO", "ON", "22x", "y"])
 def test_a_ticker_that_older_yaml_would_misread_stays_text(ticker: str) -> None:
-    assert accepted(SMALLEST.replace("EXMPL", ticker)).pool.name == ticker
+    assert accepted(PROXIED.replace("EXMPL", ticker)).pool.name == ticker
 
 
 @pytest.mark.parametrize(
@@ -149,61 +131,61 @@ def test_an_address_is_a_host_and_a_port(written: str, host: str) -> None:
 
 
 VALUES: dict[str, tuple[str, str]] = {
-    "unknown key": (SMALLEST + "helth: {}\n", "failover.yaml:8: helth: the key is unknown. Mend: did you mean health?"),
-    "key of another section": (SMALLEST + "interval: 1s\n", "interval belongs under health"),
-    "top key in a section": (SMALLEST + "health: {listen: x}\n", "listen belongs at the top level"),
-    "unknown key inside": (SMALLEST.replace("backend:", "bakend: x, backend:"), "did you mean backend?"),
+    "unknown key": (PROXIED + "helth: {}\n", "failover.yaml:8: helth: the key is unknown. Mend: did you mean health?"),
+    "key of another section": (PROXIED + "interval: 1s\n", "interval belongs under health"),
+    "top key in a section": (PROXIED + "health: {listen: x}\n", "listen belongs at the top level"),
+    "unknown key inside": (PROXIED.replace("backend:", "bakend: x, backend:"), "did you mean backend?"),
     "pool is a number": (
-        SMALLEST.replace("EXMPL", "123"),
+        PROXIED.replace("EXMPL", "123"),
         "pool: 123: is a number, not a name. Mend: put it",
     ),
-    "pool is a truth value": (SMALLEST.replace("EXMPL", "true"), "pool: true: is a truth value, not a name"),
-    "pool empty": (SMALLEST.replace("EXMPL", '""'), "pool: is empty, not a name"),
-    "pool without value": (SMALLEST.replace("EXMPL", ""), "pool: is empty, not a name"),
-    "pool missing": (SMALLEST.replace("pool: EXMPL\n", ""), "pool: is missing"),
-    "name with space": (SMALLEST.replace("main,", "ma in,"), "'ma in': cannot be a name"),
-    "name with control": (SMALLEST.replace("main,", '"ma\\nin",'), "has control characters"),
-    "name too long": (SMALLEST.replace("main,", "m" * 64 + ","), "cannot be a name"),
-    "name is a folder": (SMALLEST.replace("main,", '"..",'), "cannot be a name"),
-    "name with slash": (SMALLEST.replace("main,", "a/b,"), "cannot be a name"),
-    "site without value": (SMALLEST.replace("{name: main,", "{site: , name: main,"), "producers[0].site: is empty"),
-    "network unknown": (SMALLEST.replace("mainnet", "testnet"), "'testnet': is not a network that is known here"),
-    "network number": (SMALLEST.replace("mainnet", "42"), "Mend: write {magic: 42}"),
-    "network other key": (SMALLEST.replace("mainnet", "{majic: 42}"), "other keys than magic"),
-    "magic too large": (SMALLEST.replace("mainnet", "{magic: 4294967296}"), "is not between 0 and 4294967295"),
-    "magic true": (SMALLEST.replace("mainnet", "{magic: true}"), "is a truth value, not a whole number"),
-    "mode": (SMALLEST + "mode: acting\n", "'acting': must be act or observe"),
-    "duration word": (SMALLEST + "health: {interval: soon}\n", "health.interval: 'soon': is not a duration"),
-    "duration unit order": (SMALLEST + "health: {interval: 5s1m}\n", "is not a duration"),
-    "duration quoted number": (SMALLEST + 'health: {interval: "10"}\n', "a number of seconds without quotes"),
-    "duration zero": (SMALLEST + "health: {interval: 0}\n", "must be longer than nothing"),
-    "duration zero text": (SMALLEST + "health: {interval: 0s}\n", "must be longer than nothing"),
-    "duration negative": (SMALLEST + "health: {interval: -5}\n", "must be longer than nothing"),
-    "duration tiny": (SMALLEST + "health: {interval: 1e-9}\n", "is shorter than 10ms"),
-    "duration nan": (SMALLEST + "health: {interval: .nan}\n", "is not a number of seconds"),
-    "duration inf": (SMALLEST + "health: {interval: .inf}\n", "is longer than 30 days"),
-    "duration absurd": (SMALLEST + "health: {interval: " + "9" * 400 + "}\n", "is longer than 30 days"),
-    "duration absurd text": (SMALLEST + "health: {interval: 99999999h}\n", "is longer than 30 days"),
-    "duration true": (SMALLEST + "health: {interval: true}\n", "is a truth value, not a duration"),
-    "duration list": (SMALLEST + "health: {interval: [10s]}\n", "is a list, not a duration"),
-    "fall zero": (SMALLEST + "health: {fall: 0}\n", "health.fall: 0: is not between 1 and 100"),
-    "rise zero": (SMALLEST + "health: {rise: 0}\n", "health.rise: 0: is not between 1 and 100"),
-    "fall true": (SMALLEST + "health: {fall: true}\n", "is a truth value, not a whole number"),
-    "fall fraction": (SMALLEST + "health: {fall: 2.5}\n", "is a number, not a whole number"),
-    "max_lag absurd": (SMALLEST + "health: {max_lag: 9999999999999}\n", "is not between 1 and 129600"),
-    "flag word": (SMALLEST + "fence: {proxies_are_only_path: yes}\n", "is text, not true or false"),
-    "section empty": (SMALLEST + "health:\n", "health: is empty, not a mapping of keys to values"),
-    "section is a list": (SMALLEST + "health: [1]\n", "health: is a list, not a mapping of keys to values"),
+    "pool is a truth value": (PROXIED.replace("EXMPL", "true"), "pool: true: is a truth value, not a name"),
+    "pool empty": (PROXIED.replace("EXMPL", '""'), "pool: is empty, not a name"),
+    "pool without value": (PROXIED.replace("EXMPL", ""), "pool: is empty, not a name"),
+    "pool missing": (PROXIED.replace("pool: EXMPL\n", ""), "pool: is missing"),
+    "name with space": (PROXIED.replace("main,", "ma in,"), "'ma in': cannot be a name"),
+    "name with control": (PROXIED.replace("main,", '"ma\\nin",'), "has control characters"),
+    "name too long": (PROXIED.replace("main,", "m" * 64 + ","), "cannot be a name"),
+    "name is a folder": (PROXIED.replace("main,", '"..",'), "cannot be a name"),
+    "name with slash": (PROXIED.replace("main,", "a/b,"), "cannot be a name"),
+    "site without value": (PROXIED.replace("{name: main,", "{site: , name: main,"), "producers[0].site: is empty"),
+    "network unknown": (PROXIED.replace("mainnet", "testnet"), "'testnet': is not a network that is known here"),
+    "network number": (PROXIED.replace("mainnet", "42"), "Mend: write {magic: 42}"),
+    "network other key": (PROXIED.replace("mainnet", "{majic: 42}"), "other keys than magic"),
+    "magic too large": (PROXIED.replace("mainnet", "{magic: 4294967296}"), "is not between 0 and 4294967295"),
+    "magic true": (PROXIED.replace("mainnet", "{magic: true}"), "is a truth value, not a whole number"),
+    "mode": (PROXIED + "mode: acting\n", "'acting': must be act or observe"),
+    "duration word": (PROXIED + "health: {interval: soon}\n", "health.interval: 'soon': is not a duration"),
+    "duration unit order": (PROXIED + "health: {interval: 5s1m}\n", "is not a duration"),
+    "duration quoted number": (PROXIED + 'health: {interval: "10"}\n', "a number of seconds without quotes"),
+    "duration zero": (PROXIED + "health: {interval: 0}\n", "must be longer than nothing"),
+    "duration zero text": (PROXIED + "health: {interval: 0s}\n", "must be longer than nothing"),
+    "duration negative": (PROXIED + "health: {interval: -5}\n", "must be longer than nothing"),
+    "duration tiny": (PROXIED + "health: {interval: 1e-9}\n", "is shorter than 10ms"),
+    "duration nan": (PROXIED + "health: {interval: .nan}\n", "is not a number of seconds"),
+    "duration inf": (PROXIED + "health: {interval: .inf}\n", "is longer than 30 days"),
+    "duration absurd": (PROXIED + "health: {interval: " + "9" * 400 + "}\n", "is longer than 30 days"),
+    "duration absurd text": (PROXIED + "health: {interval: 99999999h}\n", "is longer than 30 days"),
+    "duration true": (PROXIED + "health: {interval: true}\n", "is a truth value, not a duration"),
+    "duration list": (PROXIED + "health: {interval: [10s]}\n", "is a list, not a duration"),
+    "fall zero": (PROXIED + "health: {fall: 0}\n", "health.fall: 0: is not between 1 and 100"),
+    "rise zero": (PROXIED + "health: {rise: 0}\n", "health.rise: 0: is not between 1 and 100"),
+    "fall true": (PROXIED + "health: {fall: true}\n", "is a truth value, not a whole number"),
+    "fall fraction": (PROXIED + "health: {fall: 2.5}\n", "is a number, not a whole number"),
+    "max_lag absurd": (PROXIED + "health: {max_lag: 9999999999999}\n", "is not between 1 and 129600"),
+    "flag word": (PROXIED + "fence: {proxies_are_only_path: yes}\n", "is text, not true or false"),
+    "section empty": (PROXIED + "health:\n", "health: is empty, not a mapping of keys to values"),
+    "section is a list": (PROXIED + "health: [1]\n", "health: is a list, not a mapping of keys to values"),
     "producers is a mapping": (
-        SMALLEST.replace('  - {name: main, address: "10.0.1.10:6000"}\n  - ', "  "),
+        PROXIED.replace('  - {name: main, address: "10.0.1.10:6000"}\n  - ', "  "),
         "producers: is a mapping, not a list",
     ),
     "producer is text": (
-        SMALLEST.replace('{name: main, address: "10.0.1.10:6000"}', "main"),
+        PROXIED.replace('{name: main, address: "10.0.1.10:6000"}', "main"),
         "producers[0]: 'main': is text, not a mapping of keys to values",
     ),
     "address missing": (
-        SMALLEST.replace(', address: "10.0.1.10:6000"', ""),
+        PROXIED.replace(', address: "10.0.1.10:6000"', ""),
         'producers[0].address: is missing. Mend: add it, for example address: "10.0.1.10:6000"',
     ),
     "address without port": (main_at("10.0.1.10"), "'10.0.1.10': has no port"),
@@ -215,16 +197,16 @@ VALUES: dict[str, tuple[str, str]] = {
     "bare IPv6": (main_at('"2001:db8::1:6000"'), "has an IPv6 address without brackets"),
     "IPv6 list": (main_at("[2001]"), 'is a list, not an address. Mend: write for example "10.0.1.10:6000"'),
     "IPv6 unquoted": (
-        SMALLEST + "listen: [::1]:9465\n",
+        PROXIED + "listen: [::1]:9465\n",
         "found '<scalar>'. Mend: put IPv6 addresses in quotes: \"[2001:db8::1]:6000\"",
     ),
     "IPv6 wrong": (main_at('"[zz::1]:6000"'), "has no IPv6 address that can be read"),
     "IPv4 wrong": (main_at('"10.0.1.300:6000"'), "neither a name nor an IPv4 address"),
     "host with blank": (main_at('"a b:6000"'), "neither a name nor an IPv4 address"),
-    "state relative": (SMALLEST + "state: var/lib\n", "'var/lib': is not an absolute path"),
-    "listen not an address": (SMALLEST + "listen: everywhere\n", "listen: 'everywhere': has no port"),
-    "socket relative": (SMALLEST.replace("/run/haproxy/admin.sock", "admin.sock"), "neither an absolute path nor"),
-    "socket too long": (SMALLEST.replace("/run/haproxy", "/r" * 60), "longer than a socket's path can be"),
+    "state relative": (PROXIED + "state: var/lib\n", "'var/lib': is not an absolute path"),
+    "listen not an address": (PROXIED + "listen: everywhere\n", "listen: 'everywhere': has no port"),
+    "socket relative": (PROXIED.replace("/run/haproxy/admin.sock", "admin.sock"), "neither an absolute path nor"),
+    "socket too long": (PROXIED.replace("/run/haproxy", "/r" * 60), "longer than a socket's path can be"),
     "stats scheme": (
         proxy().replace("https://", "ftp://"),
         "proxies[0].stats: 'ftp://10.0.2.5:8404/stats': must be http:// or https://. Mend: write for example",
@@ -235,12 +217,12 @@ VALUES: dict[str, tuple[str, str]] = {
         "has no host and port that can be used",
     ),
     "stats csv": (proxy().replace("/stats,", "/stats;csv,"), "has signs in its path that do not belong there"),
-    "backend with blank": (SMALLEST.replace(": producers}", ": a b}"), "cannot be a name in HAProxy"),
+    "backend with blank": (PROXIED.replace(": producers}", ": a b}"), "cannot be a name in HAProxy"),
     "servers is text": (proxy(servers="bp1"), "is text, not a mapping of producers to servers"),
     "servers same": (proxy(servers="{main: bp, backup: bp}"), "names the same server twice"),
     "variable": (proxy(username="u", password_env="hunter-2"), "is not the name of an environment variable"),
-    "reference": (SMALLEST + "references: [relay]\n", "references[0]: 'relay': has no port"),
-    "references text": (SMALLEST + "references: relay:3001\n", "references: 'relay:3001': is text, not a list"),
+    "reference": (PROXIED + "references: [relay]\n", "references[0]: 'relay': has no port"),
+    "references text": (PROXIED + "references: relay:3001\n", "references: 'relay:3001': is text, not a list"),
 }
 
 
@@ -256,60 +238,60 @@ def test_a_value_that_is_wrong_by_itself_is_refused_in_its_own_words(case: str) 
 
 RULES: dict[str, tuple[str, str]] = {
     "timeout above interval": (
-        SMALLEST + "health: {interval: 5s, timeout: 6s}\n",
+        PROXIED + "health: {interval: 5s, timeout: 6s}\n",
         "health.timeout: '6s': timeout 6 s is longer than interval 5 s",
     ),
     "gap": (
-        SMALLEST + "health: {interval: 28s}\n",
+        PROXIED + "health: {interval: 28s}\n",
         "health.interval: '28s': interval + timeout is 33 s, more than max_gap 30 s",
     ),
-    "fail_over_after": (SMALLEST + "policy: {fail_over_after: 29s}\n", "shorter than interval x fall, 30 s"),
-    "fail_back_after": (SMALLEST + "policy: {fail_back_after: 19s}\n", "shorter than interval x rise, 20 s"),
+    "fail_over_after": (PROXIED + "policy: {fail_over_after: 29s}\n", "shorter than interval x fall, 30 s"),
+    "fail_back_after": (PROXIED + "policy: {fail_back_after: 19s}\n", "shorter than interval x rise, 20 s"),
     "lease": (
-        SMALLEST + "lease: {duration: 35s}\n",
+        PROXIED + "lease: {duration: 35s}\n",
         "renew 20 s + action_timeout 10 s + margin 5 s is 35 s, not less than duration 35 s",
     ),
     "one producer": (
-        SMALLEST.replace('  - {name: backup, address: "10.0.2.10:6000"}\n', ""),
+        PROXIED.replace('  - {name: backup, address: "10.0.2.10:6000"}\n', ""),
         "there is only one, and a pool needs at least two",
     ),
     "seventeen producers": (
-        SMALLEST.replace(
+        PROXIED.replace(
             "proxies:", "".join(f'  - {{name: p{i}, address: "p{i}:1"}}\n' for i in range(15)) + "proxies:"
         ),
         "there are 17, and at most 16 are allowed",
     ),
-    "same name": (SMALLEST.replace("backup", "main"), "producers[1].name: 'main': the same name as producers[0]"),
-    "same address": (SMALLEST.replace("10.0.2.10", "10.0.1.10"), "the same address as producers[0]"),
+    "same name": (PROXIED.replace("backup", "main"), "producers[1].name: 'main': the same name as producers[0]"),
+    "same address": (PROXIED.replace("10.0.2.10", "10.0.1.10"), "the same address as producers[0]"),
     "same IPv6 address": (
         main_at('"[2001:db8::1]:6000"').replace("10.0.2.10", "[2001:DB8:0::1]"),
         "the same address as producers[0]",
     ),
     "same host name": (main_at("BP.example.:1").replace("10.0.2.10:6000", "bp.example:1"), "the same address"),
     "same socket": (
-        SMALLEST + "  - {name: proxy-2, socket: /run//haproxy/admin.sock, backend: b}\n",
+        PROXIED + "  - {name: proxy-2, socket: /run//haproxy/admin.sock, backend: b}\n",
         "proxies[1].socket: '/run//haproxy/admin.sock': the same socket as proxies[0]",
     ),
     "same stats": (
         proxy() + "  - {name: proxy-2, stats: 'http://10.0.2.5:8404/stats/', backend: b}\n",
         "the same stats as proxies[0]",
     ),
-    "same proxy name": (SMALLEST + "  - {name: proxy-1, socket: /s, backend: b}\n", "the same name as proxies[0]"),
-    "same reference": (SMALLEST + "references: ['a.b:1', 'A.b:1']\n", "the same address as references[0]"),
-    "own reference": (SMALLEST + "references: ['10.0.2.10:6000']\n", "is the address of our producer backup"),
+    "same proxy name": (PROXIED + "  - {name: proxy-1, socket: /s, backend: b}\n", "the same name as proxies[0]"),
+    "same reference": (PROXIED + "references: ['a.b:1', 'A.b:1']\n", "the same address as references[0]"),
+    "own reference": (PROXIED + "references: ['10.0.2.10:6000']\n", "is the address of our producer backup"),
     "no proxies": (
-        SMALLEST[: SMALLEST.index("proxies")],
+        PROXIED[: PROXIED.index("proxies")],
         "proxies: there is no proxy: nothing could shut a producer out. Mend: add proxies, at least one; or give each "
         "producer gates: [forging] and an agent; or add records, write fence: {require: none}, and see",
     ),
     "empty proxies": (
-        SMALLEST[: SMALLEST.index("proxies")] + "proxies: []\n",
+        PROXIED[: PROXIED.index("proxies")] + "proxies: []\n",
         "failover.yaml:6: proxies: there is no proxy",
     ),
-    "neither": (SMALLEST.replace("socket: /run/haproxy/admin.sock,", ""), "proxies[0]: has neither socket nor stats"),
+    "neither": (PROXIED.replace("socket: /run/haproxy/admin.sock,", ""), "proxies[0]: has neither socket nor stats"),
     "both": (proxy(socket="/run/s"), "has both socket and stats"),
     "watch": (
-        SMALLEST.replace("backend:", "watch: producers, backend:"),
+        PROXIED.replace("backend:", "watch: producers, backend:"),
         "proxies[0].watch: 'producers': is the same",
     ),
     "unknown producer": (
@@ -318,23 +300,23 @@ RULES: dict[str, tuple[str, str]] = {
     ),
     "producer without server": (proxy(servers="{main: a}"), "proxies[0].servers: has no server for backup"),
     "username alone": (proxy(username="u"), "has a username without a password"),
-    "tls on socket": (SMALLEST.replace("backend:", "ca_file: /etc/hosts, backend:"), "ca_file goes with stats"),
+    "tls on socket": (PROXIED.replace("backend:", "ca_file: /etc/hosts, backend:"), "ca_file goes with stats"),
     "tls without tls": (proxy(ca_file="/etc/hosts").replace("https", "http"), "ca_file has no effect with http://"),
     "confirmed": (
-        SMALLEST.replace("backend: producers}", "backend: producers, hard_stop_after: 5s}")
+        PROXIED.replace("backend: producers}", "backend: producers, hard_stop_after: 5s}")
         + "fence: {require: confirmed}\n",
         "no gate could ever confirm",
     ),
     "confirmed without a bound": (
-        SMALLEST + "fence: {require: confirmed, proxies_are_only_path: true}\n",
+        PROXIED + "fence: {require: confirmed, proxies_are_only_path: true}\n",
         "has no hard_stop_after: after a reload nothing could be confirmed any more",
     ),
     "none with a gate": (
-        SMALLEST + "fence: {require: none}\n",
+        PROXIED + "fence: {require: none}\n",
         "failover.yaml:8: fence.require: 'none': there are proxies, and they are gates. Mend: remove it, or",
     ),
     "none with nothing": (
-        SMALLEST[: SMALLEST.index("proxies")] + "fence: {require: none}\n",
+        PROXIED[: PROXIED.index("proxies")] + "fence: {require: none}\n",
         "fence.require: 'none': there is neither a proxy nor a record: nothing could be moved. Mend: add records",
     ),
 }
@@ -350,16 +332,16 @@ def test_values_that_do_not_go_together_are_refused_in_their_own_words(case: str
 
 @pytest.mark.parametrize("key", ["metrics", "schedule", "store", "alerts", "dead_man", "quiet", "companions"])
 def test_a_name_kept_for_later_is_not_supported_by_this_version(key: str) -> None:
-    assert f"{key}: not supported by this version." in refused(f"{SMALLEST}{key}: []\n")
+    assert f"{key}: not supported by this version." in refused(f"{PROXIED}{key}: []\n")
 
 
 def test_times_that_just_fit_are_accepted_in_spite_of_rounding() -> None:
-    text = SMALLEST + "health: {interval: 0.1, timeout: 0.1, max_gap: 0.2}\npolicy: {fail_over_after: 0.3}\n"
+    text = PROXIED + "health: {interval: 0.1, timeout: 0.1, max_gap: 0.2}\npolicy: {fail_over_after: 0.3}\n"
     assert accepted(text).pool.policy.fail_over_after == 0.3
 
 
 def test_confirmed_is_accepted_where_proxies_are_the_only_path() -> None:
-    bounded = SMALLEST.replace("backend: producers}", "backend: producers, hard_stop_after: 5s}")
+    bounded = PROXIED.replace("backend: producers}", "backend: producers, hard_stop_after: 5s}")
     text = bounded + "fence: {require: confirmed, proxies_are_only_path: true}\n"
     assert accepted(text).pool.fence.require == "confirmed"
 
@@ -380,7 +362,7 @@ def test_every_mistake_is_named_in_the_order_of_the_file() -> None:
 
 
 def test_a_flood_of_mistakes_is_cut() -> None:
-    message = refused(SMALLEST + "".join(f"key{i}: 1\n" for i in range(500)))
+    message = refused(PROXIED + "".join(f"key{i}: 1\n" for i in range(500)))
     assert message.count("\n") == 50
     assert message.endswith("and 450 more findings")
 
@@ -407,8 +389,8 @@ SECRETS = [
     proxy(username="u", password="x: hunter2: y"),
     proxy(username="u", password="{hunter2: {hunter2: 1}}"),
     proxy(username="u", password="1").replace("password: 1", "password: a, password: hunter2"),
-    SMALLEST + "references: ['failover:hunter2@relay:3001']\n",
-    SMALLEST + "socket: 'failover:hunter2@relay:3001'\n",
+    PROXIED + "references: ['failover:hunter2@relay:3001']\n",
+    PROXIED + "socket: 'failover:hunter2@relay:3001'\n",
     "password hunter2",
 ]
 
@@ -428,36 +410,36 @@ def test_a_printed_value_is_cut_and_escaped() -> None:
 
 
 def warned(text: str) -> set[str]:
-    return {finding.key + ": " + finding.problem for finding in accepted(text, {"P": "x"}).warnings}
+    return {finding.key + ": " + finding.problem for finding in accepted(text, environ={"P": "x"}).warnings}
 
 
 WARNINGS: dict[str, tuple[str, str, str]] = {
-    "no references": (SMALLEST, SMALLEST + "references: ['a:1', 'b:1']\n", "there are no references"),
+    "no references": (PROXIED, PROXIED + "references: ['a:1', 'b:1']\n", "there are no references"),
     "one reference": (
-        SMALLEST + "references: ['a:1']\n",
-        SMALLEST + "references: ['a:1', 'b:1']\n",
+        PROXIED + "references: ['a:1']\n",
+        PROXIED + "references: ['a:1', 'b:1']\n",
         "one reference only",
     ),
     "same host": (
-        SMALLEST + "references: ['a:1', 'A:2']\n",
-        SMALLEST + "references: ['a:1', 'b:1']\n",
+        PROXIED + "references: ['a:1', 'A:2']\n",
+        PROXIED + "references: ['a:1', 'b:1']\n",
         "all references are at the same host",
     ),
-    "no watch": (SMALLEST, SMALLEST.replace("backend:", "watch: watch, backend:"), "has no watch"),
+    "no watch": (PROXIED, PROXIED.replace("backend:", "watch: watch, backend:"), "has no watch"),
     "a long hard stop": (
-        SMALLEST.replace("backend:", "hard_stop_after: 1m, backend:"),
-        SMALLEST.replace("backend:", "hard_stop_after: 20s, backend:"),
+        PROXIED.replace("backend:", "hard_stop_after: 1m, backend:"),
+        PROXIED.replace("backend:", "hard_stop_after: 20s, backend:"),
         "a handover is given up after 20 s",
     ),
-    "no hard stop": (SMALLEST, SMALLEST.replace("backend:", "hard_stop_after: 5s, backend:"), "has no hard_stop_after"),
+    "no hard stop": (PROXIED, PROXIED.replace("backend:", "hard_stop_after: 5s, backend:"), "has no hard_stop_after"),
     "clear password": (
         proxy(username="u", password_env="P").replace("https:", "http:"),
         proxy(username="u", password_env="P").replace("https://10.0.2.5", "http://127.0.0.1"),
         "the password crosses the network in the clear",
     ),
     "clear socket": (
-        SMALLEST.replace("/run/haproxy/admin.sock", "10.0.2.5:9999"),
-        SMALLEST.replace("/run/haproxy/admin.sock", "localhost:9999"),
+        PROXIED.replace("/run/haproxy/admin.sock", "10.0.2.5:9999"),
+        PROXIED.replace("/run/haproxy/admin.sock", "localhost:9999"),
         "commands cross the network in the clear",
     ),
 }

@@ -227,7 +227,7 @@ def test_what_is_not_known_of_a_record_has_no_series() -> None:
 def test_servers_are_counted_by_what_they_say_and_silent_ones_do_not_count_against() -> None:
     made = with_record()
     board = made.world.board
-    one, two = board.records[RECORD].answers
+    one, two = board.records[RECORD].said
     lost = replace(two, rrset=None, fault=Fault.SILENT)
     lame = replace(two, rrset=None, fault=Fault.LAME)
     board.post_answers(RECORD, (one, lost, lame, replace(two, rrset=None)), instant(made.world.t))

@@ -11,6 +11,7 @@ from policy_world import instant, make_record
 from failover import signposts
 from failover.model import DnsAnswer, Fault, RecordReading, RecordType, RRset
 from failover.signposts import RecordTrack
+from failover.tracks import fold_silence
 
 RECORD = make_record("bp.example.com.")
 MAIN, BACKUP = RECORD.wanted("main"), RECORD.wanted("backup")
@@ -279,7 +280,7 @@ def test_lame_servers_are_named_and_silent_ones_only_when_none_answers() -> None
 def test_silence_of_the_provider_counts_from_its_first_failure_and_is_alerted_after_ten_minutes() -> None:
     track = known()
     for at in range(60, 720, 60):
-        track = signposts.fold_silence(track, instant(at), "no answer")
+        track = fold_silence(track, instant(at), "no answer")
     assert track.silent_since == instant(60)
     signs = signposts.drift(RECORD, track, "main", instant(659))
     assert [(s.kind, s.alert) for s in signs] == [("record-unreadable", False)]

@@ -157,7 +157,7 @@ def test_an_old_answer_ends_at_a_fixed_time_once_no_server_gives_it() -> None:
 def test_that_there_is_no_such_name_is_believed_too_and_a_silent_server_does_not_say_it() -> None:
     world = beside()
     held(world, None)
-    (one, two), now = world.board.records[NAME].answers, instant(world.t)
+    (one, two), now = world.board.records[NAME].said, instant(world.t)
     world.board.post_record(NAME, RecordReading(world.pool.records[0].wanted("main")), now)
     lost = replace(two, server="ns3", rrset=None, fault=Fault.SILENT)
     world.board.post_answers(NAME, (one, replace(two, rrset=None), lost), now)
@@ -235,7 +235,7 @@ def test_a_name_that_is_not_ours_to_change_says_why() -> None:
 
 def test_servers_that_fail_are_told_apart_from_those_that_differ() -> None:
     world = beside()
-    one, two = world.board.records[NAME].answers
+    one, two = world.board.records[NAME].said
     lost = replace(two, rrset=None, fault=Fault.SILENT, error="no answer within 5 s")
     lame = replace(two, server="ns3", rrset=None, fault=Fault.LAME, error="answers REFUSED")
     world.board.post_answers(NAME, (one, lost, lame, replace(two, server="ns4", rrset=None)), instant(world.t))
