@@ -1511,6 +1511,7 @@ CREDENTIAL_BOUND = 64 * 1024
 BULK_BOUND = 1024 * 1024
 EVOLUTIONS = 62  # KES periods for which a certificate is good; mainnet's value, and that of the public testnets
 RESEND = 2.0  # seconds after which SIGHUP is sent again, at least: it has no effect while the node replays
+REMIND = 60  # slots after which an open producer whose counter stands still is told of its files again
 POLL = 1.0  # seconds between two looks at the counter, at most
 SECRETS = ("kes", "vrf", "bulk")
 TYPES: Mapping[str, str] = {"certificate": "NodeOperationalCertificate", "kes": "KesSigningKey", "vrf": "VrfSigningKey"}
@@ -2024,6 +2025,18 @@ class Forging:
         self.state.remember(memory)
         return gate
 
+    def forgot(self, own: Mapping[str, Any], found: Found, counter: Mapping[str, Any]) -> bool:
+        """Whether an open producer's node was told of its files long ago, and all the same its counter stands still.
+
+        It may have been told by another hand in the moment in which they were moved.
+        """
+        if own.get("want") != "open" or own.get("doing") is not None or not self.all_present:
+            return False
+        if not found.listens or own.get("opened") != str(found.process) or "told" in own:
+            return False
+        still_since = max(counter.get("since", math.inf), float(own.get("opened_at", 0.0)))
+        return float(counter.get("last", 0.0)) - still_since >= REMIND * self.config.slot
+
     def leads(self, own: Mapping[str, Any], found: Found, counter: Mapping[str, Any]) -> bool:
         """Whether the counter rose since this process was last told of its files, there or gone."""
         process, told, after = str(found.process), own.get("told", {}), 0.0
@@ -2446,6 +2459,11 @@ class Agent:
         found = self.node.find(deadline)
         if self.forging is not None:
             metrics, trouble, counter = self.forging.sample(found, deadline)
+            if self.forging.forgot(memory["forging"], found, counter):
+                with contextlib.suppress(AgentError), self.state.lock(Deadline(min(0.2, deadline.left))):
+                    memory = self.state.load()
+                    if self.forging.forgot(memory["forging"], found, counter):
+                        self.forging.tell(memory, found, "opened")
         else:
             metrics, trouble, counter = Forging(self.config, self.state, self.node).sample(found, deadline)
         answer = {

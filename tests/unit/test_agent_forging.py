@@ -93,6 +93,18 @@ def test_an_open_right_after_a_close_is_told_to_the_node_although_its_counter_ro
     assert rises(host)
 
 
+def test_an_open_producer_that_was_told_while_its_files_were_elsewhere_is_told_again(host: AgentHost) -> None:
+    node = host.run_node()
+    assert host.order("open")["gate"]["certain"] is True
+    os.rename(host.keys, host.keys.with_name("elsewhere"))
+    os.kill(node.pid, signal.SIGHUP)
+    until(lambda: host.forging_since()[-1] == "sighup None", "the node looked for its files")
+    os.rename(host.keys.with_name("elsewhere"), host.keys)
+    assert not rises(host)
+    until(lambda: host.gate()["certain"], "the node knows of its files again")
+    assert rises(host)
+
+
 def test_a_node_that_does_not_run_is_closed_for_certain(host: AgentHost) -> None:
     gate = host.order("close")["gate"]
     assert (gate["open"], gate["certain"]) == (False, True)
