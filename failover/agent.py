@@ -2034,7 +2034,7 @@ class Forging:
             return False
         if not found.listens or own.get("opened") != str(found.process) or "told" in own:
             return False
-        still_since = max(counter.get("since", math.inf), float(own.get("opened_at", 0.0)))
+        still_since = max(float(counter.get("since", math.inf)), float(own.get("opened_at", 0.0)))
         return float(counter.get("last", 0.0)) - still_since >= REMIND * self.config.slot
 
     def leads(self, own: Mapping[str, Any], found: Found, counter: Mapping[str, Any]) -> bool:

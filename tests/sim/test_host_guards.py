@@ -9,7 +9,9 @@ from dataclasses import replace
 from failover.board import Board
 from failover.controller import Controller
 from failover.edge import Order
+from failover.errors import GateUnreachable
 from failover.gate_edges import GateEdge
+from failover.hostgates import GateTrack
 from failover.model import Event, Gate, GateKind, GateReading, Instant, Kick, PolicySettings, Pool, Step, StepKind
 from failover.simulator.campaign import default_pool
 from failover.simulator.faults import Fault
@@ -110,15 +112,20 @@ def test_fuses_do_not_blow_because_an_operator_took_the_pool_in_hand() -> None:
 
 
 class Port:
-    """A gate's port that notes whether the step was still valid when it was about to be sent."""
+    """A gate's port: it notes whether a step was still valid when it was about to be sent; ``gone``: nobody answers."""
 
-    def __init__(self) -> None:
+    def __init__(self, reads: bool) -> None:
         self.asked: list[bool] = []
+        self.reads, self.gone = reads, False
 
     async def read(self, timeout: float) -> GateReading:
-        return GateReading(open=True)
+        if self.gone:
+            raise GateUnreachable("no connection")
+        return GateReading(open=self.reads)
 
     async def set(self, step: Step, timeout: float, still_valid: Callable[[], bool]) -> bool:
+        if self.gone:
+            raise GateUnreachable("no connection")
         self.asked.append(still_valid())
         return self.asked[-1]
 
@@ -126,14 +133,17 @@ class Port:
         """Nothing to let go of."""
 
 
-def test_a_step_for_a_gate_on_a_producers_host_is_not_sent_once_it_is_overtaken() -> None:
+BACKUP = Gate(FORGING.value, "backup")
+
+
+def given(port: Port, *steps: Step, then: Callable[[], None] = lambda: None) -> tuple[GateTrack, list[str]]:
+    """Play an edge that is given these steps, 20 s apart, after ``then``: the gate's track, and what became of each."""
     loop = VirtualLoop()
-    host, port, gate, ended = VirtualHost(loop, seed=1), Port(), Gate(FORGING.value, "backup"), list[Event]()
-    pool = keys_pool()
+    board, host, ended = Board(keys_pool(), Instant("boot", 0.0, 0.0)), VirtualHost(loop, seed=1), list[Event]()
     edge = GateEdge(
-        gate,
+        BACKUP,
         port,
-        Board(pool, Instant("boot", 0.0, 0.0)),
+        board,
         host,
         interval=5.0,
         read_timeout=5.0,
@@ -145,12 +155,26 @@ def test_a_step_for_a_gate_on_a_producers_host_is_not_sent_once_it_is_overtaken(
 
     async def main() -> None:
         running = asyncio.ensure_future(edge.run())
-        for generation in (1, 2):
-            step = Step(StepKind.CLOSE, gate, generation, 1, "a test")
-            edge.offer((Order(f"order-{generation}", step),))
+        await host.sleep(20.0)
+        then()
+        for number, step in enumerate(steps):
+            edge.offer((Order(f"order-{number}", step),))
             await host.sleep(20.0)
         running.cancel()
 
     loop.run(main())
+    return board.gates[BACKUP], [str(event.detail["result"]) for event in ended]
+
+
+def test_a_step_for_a_gate_on_a_producers_host_is_not_sent_once_it_is_overtaken() -> None:
+    port = Port(reads=True)
+    steps = [Step(StepKind.CLOSE, BACKUP, generation, 1, "a test") for generation in (1, 2)]
+    assert given(port, *steps)[1] == ["overtaken", "sent"]
     assert port.asked == [False, True]
-    assert [event.detail["result"] for event in ended] == ["overtaken", "sent"]
+
+
+def test_an_opening_that_reached_nobody_leaves_the_gate_as_it_was_last_read() -> None:
+    port = Port(reads=False)
+    track, results = given(port, Step(StepKind.OPEN, BACKUP, 2, 1, "a test"), then=lambda: setattr(port, "gone", True))
+    assert results == ["unreachable"]
+    assert (track.is_open, track.answers, track.sent, track.opened) == (False, False, False, False)
