@@ -11,7 +11,7 @@ import socket
 import sys
 import tempfile
 from collections.abc import Callable, Coroutine, Mapping
-from contextlib import suppress
+from contextlib import ExitStack, suppress
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -76,8 +76,11 @@ def command(ctx: click.Context, once: bool, dry_run: bool, verbose: bool, as_jso
     bridge = Bridge(log)
     logging.getLogger().addHandler(bridge)
     try:
-        with tempfile.TemporaryDirectory(prefix="failover-dry-run-") as spare:
-            pool = _rehearsed(found.pool, host, Path(spare)) if dry_run else found.pool
+        with ExitStack() as spare:
+            pool = found.pool
+            if dry_run:
+                folder = spare.enter_context(tempfile.TemporaryDirectory(prefix="failover-dry-run-"))
+                pool = _rehearsed(pool, host, Path(folder))
             for warning in found.warnings:
                 log.say(str(warning), "warning", "config")
             code = asyncio.run(Daemon(pool, found.path, wanted, host, log).run())
