@@ -438,9 +438,10 @@ def keys_and_power(seed: int) -> Plan:
     return _aimed("keys-and-power", seed, 160.0, mute, _ask(100.0, "switchover", "backup"), pool=pool)
 
 
-def keys_dead_power(seed: int) -> Plan:
-    """The process of the active one ends; its agent answers. Machines could be switched off."""
-    return _aimed("keys-dead-power", seed, 250.0, Fault(60.0, "stop", ("main",)), pool=own(FORGING, POWER, proxies=2))
+def keys_slow_power(seed: int) -> Plan:
+    """The active one answers too late; its agent does not. Machines could be switched off."""
+    late = Fault(60.0, "slow", ("main",), None, {"seconds": 6.0})
+    return _aimed("keys-slow-power", seed, 250.0, late, pool=own(FORGING, POWER, require="confirmed"))
 
 
 def keys_back(seed: int) -> Plan:
@@ -540,7 +541,7 @@ PLANS: Mapping[str, Callable[[int], Plan]] = {
         keys_cut_later,
         keys_agent_lost,
         keys_and_power,
-        keys_dead_power,
+        keys_slow_power,
         keys_back,
         keys_back_while_paused,
         power_late,

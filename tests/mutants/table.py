@@ -592,7 +592,7 @@ HOSTS = (
         "fence",
         "    if answering and spent < 2 * s.pool.lease.action_timeout:\n",
         "    if False:\n",
-        "keys-dead-power",
+        "keys-slow-power",
         judges=GATES,
     ),
     _m(
