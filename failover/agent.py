@@ -231,10 +231,11 @@ def boot_id() -> str:
 CONFIG = "/etc/failover-agent.json"
 CONFIG_BOUND = 64 * 1024
 GATES = ("forging", "firewall")
+NUDGES = ("never", "sighup", "restart")  # each allows those before it
 RUNTIMES = ("systemd", "docker", "podman", "pidfile")
 TRIPLE = ("certificate", "kes", "vrf")  # in the order in which they leave; a missing one disables
 KEYS: Mapping[str, tuple[str, ...]] = {
-    "": ("pool", "pool_id", "state", "staging", "put_aside", "node", "gates", "firewall", "fuse"),
+    "": ("pool", "pool_id", "state", "staging", "put_aside", "node", "gates", "firewall", "fuse", "nudge"),
     "node": ("runtime", "socket", "port", "metrics", "topology", "credentials", "owner", "kes_agent", "slot"),
     "node.runtime": RUNTIMES,
     "node.credentials": (*TRIPLE, "bulk"),
@@ -265,6 +266,7 @@ class Config(NamedTuple):
     gates: tuple[str, ...]
     firewall: Mapping[str, Any]
     fuse: float | None
+    nudge: str  # what a controller may do to the node of a relay that does not let go, beside ending its sessions
 
     @property
     def window(self) -> float:
@@ -337,6 +339,11 @@ def _checked(path: Path, document: Any) -> Config:
     fuse = _section(top["fuse"], "fuse") if "fuse" in top else {}
     if fuse and not gates:
         raise wrong("fuse", "there is no gate that it could close", 'add "gates": ["forging"]')
+    nudge = top.get("nudge", NUDGES[0])
+    if nudge not in NUDGES:
+        raise wrong("nudge", f"{nudge!r}", f"one of {', '.join(NUDGES)}")
+    if nudge == "restart" and gates:
+        raise wrong("nudge", "this host has a producer, which is not restarted for its sessions", "never or sighup")
     return Config(
         path=path,
         pool=_text(top.get("pool"), "pool", 64),
@@ -356,6 +363,7 @@ def _checked(path: Path, document: Any) -> Config:
         gates=tuple(gates),
         firewall=_section(top["firewall"], "firewall") if "firewall" in top else {},
         fuse=_number(fuse.get("after"), "fuse.after", 1.0, 86_400.0) if "fuse" in top else None,
+        nudge=nudge,
     )
 
 
@@ -911,11 +919,13 @@ class Node:
 
 METRICS_BOUND = 2 * 1024 * 1024
 SHOWN_METRICS = 64
+LONGEST_NAME = 100  # characters; what is longer or larger the controller takes for nonsense, and the answer with it
 PREFIX = "cardano_node_metrics_"
 SERIES = re.compile(r"([A-Za-z_:][A-Za-z0-9_:]*)(\{.*\})?\s+(\S+)(?:\s+-?\d+)?")
 LEADING = re.compile(f"(?:{PREFIX})?Forge_(?:forge_)?about_to_lead(?:_int|_counter|_total)?")
 KES_PERIOD = re.compile(f"(?:{PREFIX})?currentKESPeriod(?:_int)?")
 SLOT = re.compile(f"(?:{PREFIX})?(?:slotNum|blockNum)(?:_int)?")
+SLOT_NUMBER = re.compile(f"(?:{PREFIX})?slotNum(?:_int)?")
 NODE_SERIES = re.compile(
     f"{PREFIX}.*|(?:Forge_|forg|slot|block|density|epoch|current|remaining|operational|peerSel|connectionM|inboundC|"
     "outboundC|GSM_|nodeStart|node_start|cardano_build_info).*"
@@ -1004,7 +1014,8 @@ def _complete(raw: bytearray) -> bool:
 
 def shown_metrics(metrics: Metrics) -> dict[str, float]:
     """The series that are told to the controller, those that it reads first."""
-    names = sorted(metrics.values, key=lambda name: (not FIRST_SERIES.fullmatch(name), name))
+    fine = [name for name, value in metrics.values.items() if len(name) <= LONGEST_NAME and abs(value) <= MOST]
+    names = sorted(fine, key=lambda name: (not FIRST_SERIES.fullmatch(name), name))
     chosen = names[:SHOWN_METRICS]
     return {name: int(value) if (value := metrics.values[name]).is_integer() else value for name in chosen}
 
@@ -1510,8 +1521,10 @@ def _peer(text: str) -> Place:
 CREDENTIAL_BOUND = 64 * 1024
 BULK_BOUND = 1024 * 1024
 EVOLUTIONS = 62  # KES periods for which a certificate is good; mainnet's value, and that of the public testnets
+KES_SLOTS = 129_600  # slots of a KES period; likewise
 RESEND = 2.0  # seconds after which SIGHUP is sent again, at least: it has no effect while the node replays
 REMIND = 60  # slots after which an open producer whose counter stands still is told of its files again
+FRESH = 5.0  # seconds for which a sample of the counter says something of now
 POLL = 1.0  # seconds between two looks at the counter, at most
 SECRETS = ("kes", "vrf", "bulk")
 TYPES: Mapping[str, str] = {"certificate": "NodeOperationalCertificate", "kes": "KesSigningKey", "vrf": "VrfSigningKey"}
@@ -1583,6 +1596,17 @@ def read_certificate(envelope: Any) -> Certificate:
     if sizes != (32, 64, 32) or not isinstance(counter, int) or not isinstance(period, int):
         raise ValueError("it is no operational certificate")
     return Certificate(hot, counter, period, hashlib.blake2b(cold, digest_size=28).hexdigest())
+
+
+def kes_period(metrics: Metrics | None) -> float | None:
+    """The present KES period, by the slot and by the node's own word, whichever is later; None: neither is told.
+
+    Only a node that forges counts its own on: another one's is old, or missing (ouroboros-consensus,
+    forgeStateInfoTracer).
+    """
+    said = metrics.first(KES_PERIOD) if metrics is not None else None
+    slot = metrics.first(SLOT_NUMBER) if metrics is not None else None
+    return None if said is None and slot is None else max(said or 0.0, (slot or 0.0) // KES_SLOTS)
 
 
 class Forging:
@@ -1745,16 +1769,26 @@ class Forging:
         if certificate.counter < highest:
             mend = "use the newest certificate: the chain refuses blocks of an older one"
             raise Refused(f"the certificate's counter is {certificate.counter}, and {highest} was live here", mend)
-        current = metrics.first(KES_PERIOD) if metrics is not None else None
+        current = kes_period(metrics)
         if current is None:
             return
-        if certificate.period > current:
+        if metrics is not None and metrics.first(KES_PERIOD) is not None and certificate.period > current:
             mend = "wait for that period, or issue a certificate for the current one"
             raise Refused(f"the certificate begins in KES period {certificate.period}; now is {current:.0f}", mend)
         if current >= certificate.period + EVOLUTIONS:
             mend = "issue a new KES key and certificate, leave them in staging, and run install-credentials"
             end = certificate.period + EVOLUTIONS
             raise Refused(f"the KES key expired in period {end}; now is {current:.0f}", mend)
+
+    def ended(self, metrics: Metrics | None) -> bool | None:
+        """Whether nothing that is held here, live or put aside, can sign a block any more; None: nothing tells."""
+        current, periods = kes_period(metrics), []
+        with contextlib.suppress(AgentError, OSError, ValueError):
+            found = {role: path for role, path in self.places().items() if role in ("certificate", "bulk")}
+            contents = {role: parse_json(_content(path, BULK_BOUND)) for role, path in found.items()}
+            envelopes = [envelope for role, envelope in _envelopes(contents) if role == "certificate"]
+            periods = [read_certificate(envelope).period for envelope in envelopes]
+        return None if current is None or not periods else all(current >= period + EVOLUTIONS for period in periods)
 
     def guard(self, found: Found) -> None:
         """Ways of running the node for which this gate does not work. Raises Refused."""
@@ -1771,7 +1805,7 @@ class Forging:
 
     # -------- the counter
 
-    def count(self, found: Found, metrics: Metrics | None) -> dict[str, Any]:
+    def count(self, found: Found, metrics: Metrics | None, asked: float) -> dict[str, Any]:
         """Take a sample of the about-to-lead counter; what is known of this process's by now.
 
         value; since: when it was first seen at this value; last: when it was last seen; rose: between which two looks.
@@ -1781,7 +1815,8 @@ class Forging:
         if not known:
             with contextlib.suppress(OSError, ValueError):
                 known = parse_json(file.read_bytes()[:4096])
-        if not isinstance(known, dict) or known.get("boot") != boot_id() or known.get("process") != str(found.process):
+        ours = isinstance(known, dict) and known.get("boot") == boot_id() and known.get("process") == str(found.process)
+        if not ours or not _is_counter(known):
             known = {"boot": boot_id(), "process": str(found.process)}
         if metrics is None or found.process is None:
             return known
@@ -1792,18 +1827,18 @@ class Forging:
             return known
         at = now()
         if "value" in known and value == known["value"]:
-            known["last"] = at
+            known["last"] = asked  # the value may have been taken as early as that
         else:
             if "value" in known and value > known["value"]:
                 known["rose"] = [known["last"], at]
-            known.update(value=value, since=at, last=at)
+            known.update(value=value, since=at, last=asked)
         write_in_place(file, known)
         self.counted = known
         return known
 
     def sample(self, found: Found, deadline: Deadline) -> tuple[Metrics | None, str | None, dict[str, Any]]:
         """The metrics, or why there are none, and the counter."""
-        metrics, trouble = None, None
+        metrics, trouble, asked = None, None, now()
         if self.config.metrics is None:
             trouble = "no metrics are configured"
         elif found.process is None:
@@ -1813,7 +1848,7 @@ class Forging:
                 metrics = read_metrics(self.config.metrics, max(0.05, min(3.0, deadline.left)))
             except Unable as error:
                 trouble = str(error)
-        return metrics, trouble, self.count(found, metrics)
+        return metrics, trouble, self.count(found, metrics, asked)
 
     # -------- how it stands
 
@@ -1973,10 +2008,11 @@ class Forging:
         """Give the files back when they are good, tell the node, and see the counter rise, or the time be over."""
         found = self.node.find(deadline)
         self.guard(found)
+        own = memory["forging"]
+        interrupted = own.get("doing") is not None  # what the node was told meanwhile may not be remembered
         self.recover_install(memory)
         metrics, trouble, counter = self.sample(found, deadline)
         certificates = self.inspect(self.places(), memory, metrics)
-        own = memory["forging"]
         if own.get("want") != "open":
             own["since"] = now()
         own.update(want="open", reason=reason[:200])
@@ -1991,7 +2027,7 @@ class Forging:
         own["doing"] = "open"
         self.state.save(memory)
         self.give_back()
-        return self.enable(memory, deadline, found)
+        return self.enable(memory, deadline, found, again=interrupted)
 
     def enable(
         self, memory: dict[str, Any], deadline: Deadline, found: Found, *, again: bool = False
@@ -2038,13 +2074,14 @@ class Forging:
         return float(counter.get("last", 0.0)) - still_since >= REMIND * self.config.slot
 
     def leads(self, own: Mapping[str, Any], found: Found, counter: Mapping[str, Any]) -> bool:
-        """Whether the counter rose since this process was last told of its files, there or gone."""
+        """Whether the counter rises, by a look of now, since this process was last told of its files, there or gone."""
         process, told, after = str(found.process), own.get("told", {}), 0.0
         if own.get("opened") == process:
             after = float(own.get("opened_at", 0.0))
         if told.get("process") == process:
             after = max(after, float(told["at"]))
-        return rises(counter, self.config.window, after)
+        fresh = now() - counter.get("last", -math.inf) < FRESH
+        return fresh and rises(counter, self.config.window, after)
 
     # -------- installing
 
@@ -2128,6 +2165,14 @@ class Forging:
                 self.move(place, previous / role, role)
         for role in reversed(list(fresh)):
             self.move(fresh[role], places[role], role)
+
+
+def _is_counter(known: Mapping[str, Any]) -> bool:
+    """Whether what was read has the shape of what ``count`` writes: a damaged file must keep no gate open."""
+    numbers = [known[key] for key in ("value", "since", "last") if key in known]
+    rose = known.get("rose", [0.0, 0.0])
+    whole = len(numbers) in (0, 3) and isinstance(rose, list) and len(rose) == 2
+    return whole and all(type(number) in (int, float) for number in (*numbers, *rose))
 
 
 def rises(counter: Mapping[str, Any], window: float, after: float = 0.0) -> bool:
@@ -2223,7 +2268,7 @@ class View:
             )
             return
         flat = self.counter.get("last", 0.0) - max(self.counter.get("since", math.inf), self.told_at)
-        fresh = now() - self.counter.get("last", -math.inf) < 5.0
+        fresh = now() - self.counter.get("last", -math.inf) < FRESH
         if self.trouble is not None:
             self.lacks.append(f"the about-to-lead counter: {self.trouble}")
         elif "last" not in self.counter:
@@ -2471,7 +2516,7 @@ class Agent:
             "boot": boot_id(),
             "pool": self.config.pool,
             "node": self.about_node(memory, found, metrics),
-            "gates": self.gates(memory, found, counter, trouble),
+            "gates": self.gates(memory, found, metrics, counter, trouble, deadline),
             "metrics": shown_metrics(metrics) if metrics is not None else {},
             "metrics_error": trouble,
             "fuse": self.about_fuse(),
@@ -2512,18 +2557,24 @@ class Agent:
         }
 
     def gates(
-        self, memory: Mapping[str, Any], found: Found, counter: Mapping[str, Any], trouble: str | None
+        self,
+        memory: Mapping[str, Any],
+        found: Found,
+        metrics: Metrics | None,
+        counter: Mapping[str, Any],
+        trouble: str | None,
+        deadline: Deadline,
     ) -> dict[str, Any]:
         """Every gate that this host has."""
         gates = {}
         for kind in self.config.gates:
             if kind == "forging" and self.forging is not None:
-                gate = self.forging.view(memory, found, counter, trouble)
+                gate = {**self.forging.view(memory, found, counter, trouble), "expired": self.forging.ended(metrics)}
                 if self.config.fuse is not None and not self.fuse_runs():
                     gate["findings"].append(dict(NO_FUSE))
             else:
                 try:
-                    gate = self.firewall().read(5.0)
+                    gate = self.firewall().read(min(5.0, deadline.left))
                 except AgentError as error:
                     gate = {"open": None, "certain": False, "shown": [], "lacks": [str(error)], "process": None}
                     gate["findings"] = [{"what": str(error), "mend": error.mend}]
@@ -2579,7 +2630,7 @@ class Agent:
             raise Refused(f"this host has no {kind} gate", f'add "{kind}" to gates in the agent\'s configuration')
         reason = str(request.get("reason", ""))
         with self.state.lock(deadline):
-            memory = self._load(verb)
+            memory = self.load_for(verb)
             if not by_hand:
                 self._heard(memory, kind, request)
                 if verb == "open":
@@ -2597,7 +2648,7 @@ class Agent:
             gate["findings"] = [*gate["findings"], *self.state.troubles]
             return self.bounded(gate, memory, kind)
 
-    def _load(self, verb: str) -> dict[str, Any]:
+    def load_for(self, verb: str) -> dict[str, Any]:
         """What is remembered; a damaged file does not keep a gate from being closed."""
         try:
             return self.state.load()
@@ -2615,20 +2666,26 @@ class Agent:
 
     def kick(self, request: Mapping[str, Any], deadline: Deadline) -> dict[str, Any]:
         """End the node's sessions with these peers, and nudge it when that was asked."""
-        nudge = request.get("nudge", "never")
-        if nudge == "restart" and self.config.gates:
-            raise Refused("this host has a producer, and a producer is not restarted for its sessions", "nudge: never")
+        nudge = request.get("nudge", NUDGES[0])
+        allowed = NUDGES.index(nudge) <= NUDGES.index(self.config.nudge)
         with self.state.lock(deadline):
             memory = self.state.load()
             self._heard(memory, "kick", request)
             self.state.remember(memory)
             ended = Sessions(self.config.port, self.run).kick(request["peers"], deadline.left)
+            if not allowed:
+                mend = (
+                    f'set "nudge": "{nudge}" in {self.config.path}, or no `restart: {nudge}` in the controller\'s file'
+                )
+                raise Refused(f'{ended} sessions were ended; "nudge" is {self.config.nudge} on this host', mend)
             nudged = False
             if nudge == "restart":
                 self.node.restart(deadline)
                 nudged = True
             elif nudge == "sighup":
-                process = self.node.find(deadline).process
+                own = memory["forging"]
+                shut = self.forging is not None and (own.get("want") == "closed" or own.get("doing") is not None)
+                process = None if shut else self.node.find(deadline).process  # files may be in place
                 nudged = process is not None and catches_sighup(process.pid) and send_sighup(process)
         return {"ended": ended, "nudged": nudged}
 
@@ -2739,7 +2796,7 @@ def _say(answer: dict[str, Any]) -> bool:
 # ---------------------------------------------------------------- the node's start
 
 START_BOUND = 600.0  # seconds after which the files leave although the node did not answer
-FIRST_FLAG, RENAMED_FLAG = (8, 2, 0), (10, 5, 1)
+FIRST_FLAG, RENAMED_FLAG = (8, 7, 2), (10, 5, 1)
 STARTED_WITH = {"umask": 0o022}  # what the node gets back
 
 
@@ -2897,12 +2954,15 @@ def _started(agent: Agent, memory: dict[str, Any]) -> None:
     own, forging = memory["forging"], agent.forging
     if forging is None or own.get("doing") != "start":
         return
+    if own.get("start", {}).get("watcher") != str(process_of(os.getpid())):
+        return  # another start began meanwhile, and has a watcher of its own
     found = agent.node.find(Deadline(10.0))
-    if own.get("want") == "open":
+    fuse = agent.about_fuse()
+    if own.get("want") == "open" and (fuse is None or fuse["left"] > 0):
         own["doing"] = "open"
         forging.enable(memory, Deadline(10.0), found, again=True)
         return
-    own["doing"] = "close"
+    own.update(want="closed", doing="close")
     agent.state.remember(memory)
     try:
         forging.take_away()
@@ -2938,6 +2998,12 @@ def boot(path: Path) -> int:
     left = agent.about_fuse()
     lapsed = left is not None and left["left"] <= 0
     forging = agent.forging
+    if "firewall" in agent.config.gates:  # first: whatever is wrong with the other gate, this one is put as it was
+        firewall = agent.firewall()
+        firewall.boot()
+        if lapsed and forging is None:
+            firewall.close()
+        print(f"firewall: {'closed' if firewall.read()['open'] is False else 'open'}")
     if forging is not None:
         deadline = Deadline(WITHIN)
         with agent.state.lock(deadline):
@@ -2947,12 +3013,6 @@ def boot(path: Path) -> int:
                 forging.close(memory, deadline, "the host started", wait=False)
             agent.state.remember(memory)
         print(f"forging: {'open' if forging.all_present else 'closed'}")
-    if "firewall" in agent.config.gates:
-        firewall = agent.firewall()
-        firewall.boot()
-        if lapsed and forging is None:
-            firewall.close()
-        print(f"firewall: {'closed' if firewall.read()['open'] is False else 'open'}")
     return 0
 
 
@@ -2980,9 +3040,12 @@ def fuse(path: Path, once: bool) -> int:
         time.sleep(min(1.0, after / 10))
 
 
+FUSE_WAITS = 3.0  # seconds for the lock; the closing is reckoned with ten
+
+
 def blow(agent: Agent, reason: str) -> None:
     """Close, unless it is closed."""
-    deadline = Deadline(20.0)
+    deadline = Deadline(10.0)
     forging = agent.forging
     if forging is None:
         firewall = agent.firewall()
@@ -2990,13 +3053,20 @@ def blow(agent: Agent, reason: str) -> None:
             firewall.close()
             print(f"fuse: firewall closed: {reason}", flush=True)
         return
-    memory = agent.state.load()
+    memory = agent.load_for("close")
     own = memory["forging"]
     settled = own.get("want") == "closed" and own.get("doing") is None and not forging.any_present
-    if settled or forging.starting(memory):
+    if settled or (own.get("want") == "closed" and forging.starting(memory)):
         return
-    with agent.state.lock(deadline):
-        gate = forging.close(agent.state.load(), deadline, reason)
+    try:
+        with agent.state.lock(Deadline(FUSE_WAITS)):
+            gate = forging.close(agent.load_for("close"), deadline, reason)
+    except Busy as error:  # whoever holds it may hang: what it does later is undone by the next turn
+        forging.take_away()
+        process = agent.node.find(deadline).process
+        told = process is not None and catches_sighup(process.pid) and send_sighup(process)
+        print(f"fuse: files taken away{' and SIGHUP sent' if told else ''}: {reason}; {error}", flush=True)
+        return
     said = {False: "closed", True: "still open", None: "not closed for certain"}[gate["open"]]
     print(f"fuse: forging {said}: {reason}; {'; '.join(gate['shown'] + gate['lacks'])}", flush=True)
 
@@ -3056,6 +3126,7 @@ def footprint(config: Config) -> list[dict[str, str]]:
     if config.topology is not None:
         used.append(("read", str(config.topology), "`failover check` names leaks in it"))
     for role, path in config.credentials.items():
+        used.append(("read", str(path), "whether it is whole, and fits the others; nothing of a key is told"))
         used.append(("rename", f"{path} <-> {config.put_aside}/current/{role}", f"the {role}, out of the node's reach"))
     if config.credentials:
         used.append(("folder", f"{config.put_aside} (root, 0700)", "sets put aside, previous and reappeared"))
@@ -3066,6 +3137,11 @@ def footprint(config: Config) -> list[dict[str, str]]:
         used.append(("run", "nft, ss -K", "loads that table; ends connections"))
     elif not config.gates:
         used.append(("run", "ss, ss -K", "looks at the relay's sessions and ends them"))
+    if config.nudge != "never":
+        used.append(("signal", "SIGHUP to the node's process", "a relay that does not let go reads its file again"))
+    if config.nudge == "restart" and kind != "pidfile":
+        again = f"{'systemctl' if kind == 'systemd' else kind} restart {name}"
+        used.append(("run", again, "a relay that does not let go is started anew"))
     if config.fuse is not None:
         used.append(("process", "failover-agent fuse", f"closes when no lease was heard for {config.fuse:g} s"))
     return [{"kind": kind, "what": what, "why": why} for kind, what, why in used]

@@ -134,6 +134,7 @@ def gate(said: Mapping[str, Any]) -> GateStatus:
         process=_maybe_text(said, "process"),
         findings=_findings(said),
         starting=said.get("starting") is True,
+        expired=said["expired"] if type(said.get("expired")) is bool else None,
     )
     return GateStatus(reading, _whole(said, "generation"), _whole(said, "term"))
 

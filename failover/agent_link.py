@@ -24,6 +24,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+import os
 import socket
 from collections.abc import AsyncIterator, Callable, Mapping
 from contextlib import asynccontextmanager
@@ -424,7 +425,8 @@ class AgentLink:
     def _broken(self, progress: _Progress, error: EOFError | OSError) -> GateError:
         channel = progress.lane.channel
         complaint = channel.complaint if channel is not None else ""
-        why = answers.words((error.strerror if isinstance(error, OSError) else None) or str(error) or "it ended")
+        number = error.errno if isinstance(error, OSError) else None
+        why = answers.words((os.strerror(number) if number else str(error)) or "it ended")
         if progress.sent and progress.changes:
             return GateTimeout(f"{self._where}: {why} before it answered: the effect is unknown", "look into its log")
         if progress.asked:

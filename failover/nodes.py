@@ -10,7 +10,7 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 from .dates import pack, unpack
-from .model import Instant, NodeReading
+from .model import GateReading, Instant, NodeReading
 
 FRESH = 60.0  # seconds; two readings further apart do not say whether a counter rises now
 LEAST_GAP = 1.0  # seconds between two readings that are compared; slots are 1 s long
@@ -33,8 +33,8 @@ class NodeTrack:
     compared: tuple[int, Instant] | None = None  # the counter that the next reading is compared with
 
 
-def fold(track: NodeTrack, reading: NodeReading, at: Instant) -> NodeTrack:
-    """The track after a good reading."""
+def fold(track: NodeTrack, reading: NodeReading, at: Instant, gate: GateReading | None = None) -> NodeTrack:
+    """The track after a good reading. ``gate`` is what its forging gate says, if it has one that answers."""
     forges, compared, rose_from = track.forges, track.compared, track.rose_from
     counter = reading.about_to_lead
     if counter is None:
@@ -50,14 +50,15 @@ def fold(track: NodeTrack, reading: NodeReading, at: Instant) -> NodeTrack:
             forges, compared = True, (counter, at)
         elif gap >= LEAST_GAP * 3:  # several slots without one
             forges, compared = False, (counter, at)
+    gone = _gone(reading, gate)
     return NodeTrack(
         reading=reading,
         read_at=at,
         tried=True,
         forges=forges,
         rose_from=rose_from if forges is True else None,
-        expired_since=(track.expired_since or at) if expired(reading) else None,
-        sound_since=None if expired(reading) else track.sound_since or (at if track.expired_since else None),
+        expired_since=(track.expired_since or at) if gone else None,
+        sound_since=None if gone else track.sound_since or (at if track.expired_since else None),
         compared=compared,
     )
 
@@ -87,6 +88,16 @@ def _restarted(before: NodeReading | None, now: NodeReading) -> bool:
     if before is None or before.started is None or now.started is None:
         return False
     return abs(before.started - now.started) > 1.0
+
+
+def _gone(reading: NodeReading, gate: GateReading | None) -> bool:
+    """Whether it can sign no block any more, when it is to.
+
+    The numbers of a node that is shut stay as they were when it was, whatever its host has been given since.
+    """
+    if gate is not None and gate.expired is not None and gate.open is False:
+        return gate.expired
+    return expired(reading) or (gate is not None and gate.expired is True)
 
 
 def expired(reading: NodeReading) -> bool:

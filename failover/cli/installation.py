@@ -15,7 +15,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from failover.errors import ConfigError
-from failover.model import Agent, GateKind, Pool, Producer, Relay
+from failover.model import Agent, GateKind, Nudge, Pool, Producer, Relay
 
 PROGRAM = "/usr/local/lib/failover/agent.py"
 CONFIGURATION = "/etc/failover-agent.json"
@@ -99,6 +99,9 @@ def configuration(pool: Pool, where: Place, fuse: float | None = None) -> dict[s
     """``/etc/failover-agent.json`` as far as the pool's file knows it. Raises ConfigError for a fuse without a gate."""
     if fuse is not None and not where.kinds:
         raise ConfigError(f"--fuse: {where.name} has no gate that a fuse could close", "leave it out")
+    if where.agent.user == "root":
+        mend = "give it an account of its own there, as in user: failover; `render agent` makes it"
+        raise ConfigError(f"agents: {where.agent.name}: the controller is not to log in as root", mend)
     node = where.producer or where.relay
     assert node is not None  # noqa: S101 - a place has one
     runs: dict[str, Any] = {
@@ -122,6 +125,8 @@ def configuration(pool: Pool, where: Place, fuse: float | None = None) -> dict[s
         made["firewall"] = {"user": ACCOUNT, "pingers": [CONTROLLER], "sync": peers or ["ADDRESS-OF-A-RELAY:PORT"]}
     if fuse is not None:
         made["fuse"] = {"after": fuse}
+    if where.relay is not None and where.relay.restart is not Nudge.NEVER:
+        made["nudge"] = "sighup" if where.kinds else where.relay.restart.value
     return made
 
 
@@ -279,7 +284,9 @@ def _one(file: File, from_folder: bool) -> Iterator[str]:
         yield f"{keep}install -D -o root -g root -m {file.mode:04o} {file.name} {file.path}"
         return
     folder = file.path.rpartition("/")[0]
-    yield f"mkdir -p {folder} && cat > {file.path} <<'END'"
+    keep = f"[ -e {file.path} ] || " if file.filled else ""
+    yield f"mkdir -p {folder}"
+    yield f"{keep}cat > {file.path} <<'END'"
     yield file.text.rstrip("\n")
     yield "END"
     yield f"chmod {file.mode:04o} {file.path}"

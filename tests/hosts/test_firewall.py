@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from agent_host import agent_host
 from netns import Host, Hosts, eventually
 from tcp_world import Dialled, attempt, inside, listen
 
@@ -438,3 +439,20 @@ def test_a_wrong_configuration_is_refused_by_name(tmp_path: Path, more: dict[str
     with pytest.raises(agent.Refused, match=said) as raised:
         agent.Firewall({"user": str(USER), **more}, PORT, tmp_path, agent.run)
     assert raised.value.mend
+
+
+def test_at_a_reboot_a_closed_firewall_comes_back_whatever_is_wrong_with_the_other_gate(
+    world: World, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "both").mkdir()
+    with agent_host(tmp_path / "both", gates=["forging", "firewall"], firewall={"user": str(USER)}) as host:
+        made = agent.Agent(agent.read_config(host.config), inside(world.main))
+        made.order("close", {"gate": "firewall", "generation": 1, "term": 1}, agent.Deadline(10.0))
+        assert "failover" in world.ruleset()
+        world.main.reboot()
+        assert "failover" not in world.ruleset()
+        (host.state / "agent.json").write_text("")  # a crash at the wrong moment
+        monkeypatch.setattr(agent, "Agent", lambda config: made)
+        with pytest.raises(agent.Unable, match="is damaged"):
+            agent.boot(host.config)
+        assert "failover" in world.ruleset()

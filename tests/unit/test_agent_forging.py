@@ -101,6 +101,7 @@ def test_an_open_producer_that_was_told_while_its_files_were_elsewhere_is_told_a
     until(lambda: host.forging_since()[-1] == "sighup None", "the node looked for its files")
     os.rename(host.keys.with_name("elsewhere"), host.keys)
     assert not rises(host)
+    until(lambda: not host.gate()["certain"], "what it did before is over")
     until(lambda: host.gate()["certain"], "the node knows of its files again")
     assert rises(host)
 
@@ -357,7 +358,7 @@ def test_files_that_reappear_and_are_the_same_are_put_aside_once(host: AgentHost
 @pytest.mark.parametrize(
     ("version", "flag"),
     [
-        ("8.2.0", "--non-producing-node"),
+        ("8.7.2", "--non-producing-node"),
         ("10.4.1", "--non-producing-node"),
         ("10.5.1", "--start-as-non-producing-node"),
         ("11.0.1", "--start-as-non-producing-node"),

@@ -89,7 +89,18 @@ def test_status_has_every_part_of_the_protocol(host: AgentHost) -> None:
     assert (answer["node"]["flag"], answer["node"]["version"]) == (None, "10.5.1")
     assert abs(answer["node"]["started"] - host.log.stat().st_ctime) < 3600
     gate = answer["gates"]["forging"]
-    assert set(gate) == {"open", "certain", "shown", "lacks", "process", "findings", "starting", "generation", "term"}
+    assert set(gate) == {
+        "open",
+        "certain",
+        "shown",
+        "lacks",
+        "process",
+        "findings",
+        "starting",
+        "expired",
+        "generation",
+        "term",
+    }
     assert gate["process"].startswith(f"{host.started[0].pid}.")
     assert answer["metrics"]["cardano_node_metrics_currentKESPeriod_int"] == 100
     assert (answer["metrics_error"], answer["fuse"], answer["topology"]) == (None, None, None)
@@ -147,7 +158,7 @@ BAD: list[tuple[bytes, str, str]] = [
     (
         line({"v": 1, "verb": "kick", "pool": "EXMPL", "peers": [], "generation": 1, "term": 1, "nudge": "restart"}),
         "refused",
-        "not restarted",
+        '"nudge" is never on this host',
     ),
 ]
 
@@ -291,6 +302,8 @@ def change(document: dict[str, Any], path: str, value: Any) -> None:
         ("pool_id", "pool1xyz", "typing error"),
         ("pool_id", "12", "no pool id"),
         ("fuse", {"after": 0.1}, "1 to 86400"),
+        ("nudge", "always", "one of never, sighup, restart"),
+        ("nudge", "restart", "a producer, which is not restarted"),
         ("fuse", {"afer": 100}, "did you mean after?"),
         ("state", 7, "printable"),
     ],

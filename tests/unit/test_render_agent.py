@@ -266,6 +266,29 @@ def test_a_configuration_that_was_filled_in_is_not_replaced(tmp_path: Path, key:
     ]
 
 
+def test_what_was_filled_in_stays_when_the_printed_commands_are_pasted_again(
+    tmp_path: Path, key: asyncssh.SSHKey
+) -> None:
+    target = tmp_path / "agent.json"
+    lines = printed(tmp_path, "--for", "main").splitlines()
+    begin = next(n for n, line in enumerate(lines) if f"cat > {installation.CONFIGURATION}" in line)
+    part = "\n".join(lines[begin : lines.index("END", begin) + 1]).replace(installation.CONFIGURATION, str(target))
+    for _ in range(2):
+        subprocess.run(["sh", "-eu"], input=part, text=True, timeout=30, check=True)
+        if not target.read_text().startswith("mine"):
+            assert json.loads(target.read_text())["pool"] == "EXMPL"
+            target.write_text("mine")
+    assert target.read_text() == "mine"
+
+
+def test_the_controller_gets_no_account_of_its_own_that_is_root(tmp_path: Path, key: asyncssh.SSHKey) -> None:
+    file = tmp_path / "failover.yaml"
+    file.write_text(file.read_text().replace("user: keeper", "user: root"))
+    result = rendered(tmp_path, "--for", "backup")
+    assert result.exit_code == 2
+    assert "the controller is not to log in as root" in result.output
+
+
 def test_the_program_is_printed_as_it_is() -> None:
     result = CliRunner().invoke(main, ["render", "agent", "--program"])
     assert result.exit_code == 0
