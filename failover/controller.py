@@ -348,6 +348,9 @@ class Controller:
         if begun.detail.get("kind") == StepKind.OPEN.value and gate is not None and gate.kind is GateKind.HAPROXY:
             self._board.post_unanswered(gate, now)
             return True
+        if begun.detail.get("kind") == StepKind.OPEN.value and gate in self._board.gates:
+            self._board.post_gate_sent(gate, StepKind.OPEN)  # until it answers, it was not last seen shut
+            return True
         if begun.detail.get("kind") != POINT:
             return False
         producer = begun.producer or ""

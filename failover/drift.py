@@ -62,7 +62,7 @@ def find(s: Situation, known: Mapping[tuple[str, str], Instant]) -> tuple[Drift,
             _tell_of_standbys(s, a.active)
             found.extend(("not-serving", str(Gate(name, a.active)), _why_not(s, name, a.active)) for name in idle)
     found.extend(_host_drift(s, known))
-    found.extend(kicks.drift(s))
+    found.extend(kicks.drift(s, known))
     _tell_of_lag(s)
     for record in s.pool.records:
         found.extend((kind, record.label, what) for kind, what in _record_drift(s, record))
@@ -204,6 +204,10 @@ def _exposure(s: Situation, producer: str) -> str:
             f"keep it stopped {when}, or they connect to it when it is back"
         )
     rest = "stop its node for longer than a ping interval (that is seen here), and restart relays that stick to it"
+    if s.pool.relays and all(relay.managed for relay in s.pool.relays):
+        rest = "its relays are made to let go of it, one at a time"
+        again = f"; they may look it up {when}" if looked_up else ""
+        return f"{producer} is {s.health(producer).value}, and {rest}{again}"
     if looked_up:
         rest = f"nobody looks it up any more after {when.removeprefix('until ')}: then {rest}"
     return (

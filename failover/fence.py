@@ -313,8 +313,15 @@ def to_switch_off(s: Situation, target: str, care: Care) -> tuple[Gate, ...]:
 
 def _needs_power(s: Situation, producer: str) -> bool:
     """Whether nothing gentler will do: what answers has two action timeouts to show that it is shut."""
-    spent = 0.0 if s.a is None else s.now.since(s.a.since)
-    answering = any(s.gate_answers(gate) for gate in s.switches(producer))
-    if answering and spent < 2 * s.pool.lease.action_timeout:
+    left = [_time_left(s, gate) for gate in s.switches(producer) if s.gate_answers(gate)]
+    if left and min(left) > 0:
+        s.wake_in(min(left))
         return False
     return s.strict or any(not s.gate_answers(gate) for gate in s.ways(producer))
+
+
+def _time_left(s: Situation, gate: Gate) -> float:
+    """Seconds that a gate which answers still has: counted while it could be asked to close, and somebody decided."""
+    asked = [s.view.gates[gate].answering_since, None if s.a is None else s.a.since, s.view.acting_since]
+    spent = min((s.now.since(at) for at in asked if at is not None), default=0.0)
+    return 2 * s.pool.lease.action_timeout - spent

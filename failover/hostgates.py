@@ -27,6 +27,7 @@ class GateTrack(ReadTrack):
     reversals: tuple[Instant, ...] = ()
     contested_until: Instant | None = None
     open_since: Instant | None = None  # since when it has been read as not closed
+    answering_since: Instant | None = None  # the first reading of this process after silence, or ever
 
     @property
     def is_open(self) -> bool | None:
@@ -57,6 +58,7 @@ def fold_reading(track: GateTrack, reading: GateReading, at: Instant) -> GateTra
         reversals=reversals,
         contested_until=contested,
         open_since=None if reading.open is False else track.open_since or at,
+        answering_since=(track.answering_since if track.answers else None) or at,
     )
 
 

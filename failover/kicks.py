@@ -7,13 +7,16 @@ that lists the loser: then ending it changes nothing, and a person is told.
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+
 from . import fence
 from .journal import iso
-from .model import Kick, Nudge, Phase, Relay
+from .model import Instant, Kick, Nudge, Phase, Relay
 from .relays import AGAIN, PAUSE, TRIES, Kicked, RelayTrack, Seen
 from .situation import Situation
 
 LONGEST_REDIAL = 200.0  # seconds: a back-off of 160 s, its spread, and a session's beginning
+ALONE = 60.0  # seconds after which it is told that no relay has a session with the active
 NUDGE_FROM = 3  # the try from which on a relay's node is nudged, where that is allowed
 
 
@@ -105,8 +108,8 @@ def let_go(s: Situation, producer: str) -> bool:
 # ---------------------------------------------------------------- drift
 
 
-def drift(s: Situation) -> list[tuple[str, str, str]]:
-    """What relays do that differs from the assignment: kind, relay, words."""
+def drift(s: Situation, known: Mapping[tuple[str, str], Instant]) -> list[tuple[str, str, str]]:
+    """What relays do that differs from the assignment: kind, relay, words; ``known`` dates what was seen before."""
     found = []
     for relay in s.pool.relays:
         track = s.view.relays.get(relay.name)
@@ -116,7 +119,7 @@ def drift(s: Situation) -> list[tuple[str, str, str]]:
             found.append(("relay-silent", relay.name, _silence(s, relay, track)))
             continue
         found.extend(("relay-astray", relay.name, words) for words in _astray(s, relay, track))
-        lonely = _lonely(s, relay, track)
+        lonely = _lonely(s, relay, track, known.get(("relay-alone", relay.name)))
         if lonely is not None:
             found.append(("relay-alone", relay.name, lonely))
     return found
@@ -172,7 +175,7 @@ def _expected(s: Situation, relay: Relay, track: RelayTrack, producer: str) -> s
     return "; it is made to let go in its turn"
 
 
-def _lonely(s: Situation, relay: Relay, track: RelayTrack) -> str | None:
+def _lonely(s: Situation, relay: Relay, track: RelayTrack, since: Instant | None) -> str | None:
     """A relay without a session with the active, where relays connect to producers directly."""
     a = s.a
     if s.pool.proxies or a is None or a.phase is not Phase.STEADY or a.active is None or not s.up(a.active):
@@ -182,7 +185,12 @@ def _lonely(s: Situation, relay: Relay, track: RelayTrack) -> str | None:
     words = f"has no session with {a.active}, the active one"
     if track.reading is not None and not track.reading.running:
         return f"{words}: its node does not run"
-    if len(s.pool.relays) > 1:
+    others = (other for name, other in s.view.relays.items() if name != relay.name)
+    if len(s.view.relays) < len(s.pool.relays) or any(not o.answers or o.connected(a.active) for o in others):
+        return words  # another one may have it
+    left = ALONE if since is None else ALONE - s.now.since(since)
+    s.wake_in(left)
+    if left > 0:  # an active that has just died is told otherwise
         return words
     s.alert(f"relay-alone:{relay.name}", f"{relay.name} {words}")
     return words

@@ -19,6 +19,7 @@ from .model import (
     Health,
     Held,
     Kick,
+    PassedOver,
     Phase,
     Pointing,
     Request,
@@ -156,13 +157,11 @@ def first_start(q: Asked) -> Verdict | str:
         *(str(g) for g in s.pool.host_gates if g.kind is not GateKind.POWER and not s.gate_answers(g)),
     )
     if silent:
-        return Verdict(
-            "unadopted", f"no assignment yet, and {', '.join(silent)} does not answer; or: failover adopt NAME"
-        )
+        return _unadopted(s, f"no assignment yet, and {', '.join(silent)} does not answer; or: failover adopt NAME")
     carries = "carries sessions" if s.pool.proxies else "may make blocks"
     serving = [p for p in s.pool.names if s.up(p) and s.present(p)]
     if not serving:
-        return Verdict("unadopted", f"no assignment yet: no producer is up and {carries}; say: failover adopt NAME")
+        return _unadopted(s, f"no assignment yet: no producer is up and {carries}; say: failover adopt NAME")
     chosen = serving[0] if len(serving) == 1 else next((p for p in serving if s.fit(p)), serving[0])
     those = "carry sessions" if s.pool.proxies else "may make blocks"
     why = f"is up and {carries}" if len(serving) == 1 else f"is the first fit of those that {those}"
@@ -182,7 +181,18 @@ def _first_signposted(s: Situation) -> Verdict:
     else:
         why = "is up, and the records point to it"
         return Verdict("adopted", f"{chosen} {why}: adopted", first_assignment(s, chosen, f"{chosen} {why}", None))
-    return Verdict("unadopted", f"{words}; or: failover adopt NAME")
+    return _unadopted(s, f"{words}; or: failover adopt NAME")
+
+
+def _unadopted(s: Situation, words: str) -> Verdict:
+    """Nobody is adopted; when that lasts for longer than a failover would take, a person is told."""
+    patience, since = s.pool.policy.fail_over_after, s.view.acting_since
+    left = patience if since is None else patience - s.now.since(since)
+    if left > 0:
+        s.wake_in(left)
+    else:
+        s.alert("unadopted", words)
+    return Verdict("unadopted", words)
 
 
 def adoption(q: Asked) -> Verdict | str:
@@ -393,10 +403,25 @@ def drift(q: Asked) -> Verdict:
             words = f"{', '.join(stuck)} does not lead to it, and cannot be changed just now"
             return Verdict("stuck", f"{active} is active; {words}")
         return Verdict("steady", f"{active} is active; nothing to repair")
+    if opening:
+        _tell_of_passed_over(s, active)
     steps = (*closing, *opening)
     names = ", ".join([*(f"{step.kind.value} {step.gate}" for step in steps), *map(str, pointing), *map(str, kicking)])
     words = f"{active} is active; repairing: {names}"
     return Verdict("repair", words, steps=steps, pointings=pointing, kicks=kicking)
+
+
+def _tell_of_passed_over(s: Situation, active: str) -> None:
+    """The active is opened again past silent gates that were last seen open: that is told, as in a handover."""
+    accepted = {passed.gate for passed in _passed(s)}
+    over = [str(gate) for gate in fence.passed_over(s, active, Care.RETURN) if gate not in accepted]
+    if over:
+        words = f"{', '.join(over)} passed over: if it still carries traffic, two producers are reachable"
+        s.alert(f"passed-over:{','.join(over)}", words)
+
+
+def _passed(s: Situation) -> tuple[PassedOver, ...]:
+    return () if s.a is None else s.a.passed_over
 
 
 RULES: tuple[tuple[int, str, Rule], ...] = (

@@ -29,6 +29,7 @@ NAME_HANDS, NAME_WITHIN = 6, 3600.0  # likewise a name
 UNREAD = 20.0  # seconds after the last good reading of a proxy after which it counts as silent: a read that fails
 GIVEN_UP = 45.0  # seconds after which a fence that does not complete is given up: two action timeouts, and the rest
 DEAD = 16.0  # seconds after which a process that ended has been missed: a ping, its timeout, and checks
+SEEN_LATE = 15.0  # seconds after which new keys have shown in the metrics: a reading, and a turn
 TOO_LATE = 15.0  # seconds after it expired that a request may begin something: a turn that was held up
 LAG_SLACK = 45  # slots by which our own reckoning of lag may differ: a block, an older yardstick, a ping
 CAREFUL = (Cause.VOLUNTARY, Cause.UNFIT, Cause.BY_HAND)
@@ -65,6 +66,7 @@ class Conduct:
         self._serving: tuple[str, ...] = ()
         self._spans = Spans(world, broken)
         self._spent: dict[str, float] = {}  # producers whose keys can sign no block, since when
+        self._since_spent: dict[str, float] = {}  # when they last began to be so
         self._sound: dict[str, float] = {}  # when those of others could again
         self._out_at: dict[str, float] = {}  # when nothing on a producer's own host last held it back
         self._asked: dict[str, float] = {}  # since when a producer's agent does what it is told, and can show it
@@ -101,11 +103,11 @@ class Conduct:
 
     def _of_host(self, name: str, now: float) -> None:
         node = self.world.nodes[name]
-        if node.spent:
-            self._spent.setdefault(name, now)
-        elif self._spent.pop(name, None) is not None:
-            self._sound[name] = now
         host = self.world.hosts.get(name)
+        if node.spent and (name in self._spent or not (host is not None and host.mute)):  # as far as it can be seen
+            self._since_spent[name] = self._spent.setdefault(name, now)
+        elif not node.spent and self._spent.pop(name, None) is not None:
+            self._sound[name] = now
         keyless = node.keyless and (host is None or host.files is not Files.LIVE)
         if not (keyless or node.walled):
             self._out_at[name] = now
@@ -121,7 +123,10 @@ class Conduct:
 
     def spent_for(self, producer: str) -> float:
         """Seconds for which its keys could sign no block."""
-        return self.world.nature.now() - self._spent[producer] if producer in self._spent else 0.0
+        now = self.world.nature.now()
+        if producer not in self._spent and now - self._sound.get(producer, -1e9) > SEEN_LATE:
+            return 0.0
+        return now - self._since_spent.get(producer, now)
 
     def sound_for(self, producer: str) -> float:
         """Seconds for which its keys could sign."""

@@ -372,7 +372,7 @@ class ProducerHost(Agent):
         self.doing = "close"
         if self.files is not Files.ASIDE:
             self.files, self._told = Files.PARTLY, False
-            if who != US:
+            if who != US and self.moved_by[FORGING] != HAND:  # what a hand opened is its doing until it is undone
                 self._moved(FORGING, who)
             yield 0.2
             self.files = Files.ASIDE

@@ -293,8 +293,9 @@ class Judge:
 
     def _agents_fine(self) -> bool:
         """Whether every agent with a gate does what it is told, at once."""
-        hosts = (host for host in self.world.hosts.values() if host.kinds)
-        return all(h.listens and not (h.hung or h.delay or h.mute or h.power.hung) and h.runs for h in hosts)
+        hosts = [host for host in self.world.hosts.values() if host.kinds]
+        lame = (h.hung or h.delay or h.mute or h.power.hung or h.power.lies for h in hosts)
+        return not any(lame) and all(h.listens and h.runs for h in hosts)
 
     def _watched(self) -> bool:
         """Whether somebody decides who can see every gate, and write down what it sees."""
@@ -519,6 +520,8 @@ class Judge:
         """No gate that could be seen is open, or carries, for anybody else."""
         world, now = self.world, self.world.nature.now()
         passed = {str(p.gate) for p in a.passed_over}
+        if a.phase is Phase.STEADY:  # the active is opened again: no handover writes down what that passes over
+            passed |= {g for o in world.pool.others(producer) for g in self._gates_of(o) if self._told_over(g)}
         for other in world.pool.others(producer):
             if other in self._own and self._held_back(daemon, other, gate, passed):
                 continue
@@ -547,7 +550,7 @@ class Judge:
         world, host, now = self.world, self.world.hosts[other], self.world.nature.now()
         if host.shut():
             return True
-        gates = [f"{other}@{kind.value}" for kind in host.kinds if kind is not GateKind.POWER]
+        gates = self._gates_of(other)
         late = min(now - at for at in host.moved_at.values()) < HOST_SEEN_WITHIN
         unseen = any(
             who != US and not self.conduct.could_see(daemon, f"{other}@{kind.value}", host.moved_at[kind])
@@ -565,6 +568,16 @@ class Judge:
         if not only:
             self.broken("fence-first", f"{gate} while {other} is not held back: {self._states(host)}")
         return False
+
+    def _gates_of(self, producer: str) -> list[str]:
+        host = self.world.hosts.get(producer)
+        return [] if host is None else [f"{producer}@{kind.value}" for kind in host.kinds if kind is not GateKind.POWER]
+
+    def _told_over(self, gate: str) -> bool:
+        """Whether a person was told within the hour that this gate is passed over."""
+        now, rows = self.world.machine.host.now(), self.world.disk.journal[-2000:]
+        told = (r.event for r in rows if r.event.kind is EventKind.ALERT and "passed over" in r.event.reason)
+        return any(gate in event.reason and now.since(event.at) < 3600.0 for event in told)
 
     def _hidden_ones(self, proxy: str, other: str, gate: str) -> None:
         """Sessions that a reload hides are waited for, as far as it is known how long."""

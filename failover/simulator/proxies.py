@@ -307,12 +307,3 @@ class HAProxy:
             self.start("current")
         if self.hung:
             self.resume()
-
-
-def state_words(state: str) -> str:
-    """How a start reads the state file, in words."""
-    return {
-        "current": "with its state file",
-        "stale": "with an old state file",
-        "none": "without a state file",
-    }[state]

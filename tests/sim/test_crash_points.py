@@ -76,3 +76,23 @@ def test_killed_at_any_call_of_a_handover_it_comes_right_and_two_are_never_reach
         if run.violations or admitted != ("backup",) or run.overlap:
             wrong.append((call, run.violations, admitted, dict(run.overlap)))
     assert not wrong
+
+
+@pytest.mark.parametrize("kind", [GateKind.FORGING, GateKind.FIREWALL])
+@pytest.mark.parametrize("after", [0.0, 1.0])
+def test_an_opening_that_was_under_way_when_the_controller_died_does_not_count_as_shut(
+    kind: GateKind, after: float
+) -> None:
+    """The new controller cannot reach the host to which the opening left: it waits as long as for one that was open."""
+    settings = replace(default_pool(proxies=0, gates=(kind,)), policy=PolicySettings(120.0, 600.0))
+    hang = Fault(100.0, "hang", ("main",), 127.0)
+    opened = play(settings, (hang,), 300.0, settle=False)
+    words = f"open backup@{kind.value}: backup is to make the pool's blocks"
+    (leaves,) = [line.at for line in opened.timeline if line.words == words]
+    faults = (
+        hang,
+        Fault(leaves + 0.05 + after, "kill", ("controller",), 4.0),
+        Fault(leaves + 0.07 + after, "cut", ("backup",), 900.0, {"from": ("controller",)}),
+    )
+    run = play(settings, faults, 900.0, settle=False)
+    assert run.violations == (), run.timeline

@@ -10,11 +10,13 @@ from dataclasses import replace
 from functools import partial
 from pathlib import Path
 
+import pytest
 from gate_nights import restart
 from policy_world import World, instant, make_gateless_pool, make_pool
 
+from failover import nodes
 from failover.board import Board
-from failover.model import Address, Agent, Gate, GateKind, Instant, NodeReading, Phase, StepKind, Verb
+from failover.model import Address, Agent, Gate, GateKind, GateReading, Instant, NodeReading, Phase, StepKind, Verb
 
 FORGING, POWER = GateKind.FORGING, GateKind.POWER
 
@@ -243,3 +245,64 @@ def test_a_restart_goes_on_counting_for_how_long_credentials_have_been_expired()
         w.run(1000, {300: partial(restart, w)})  # type: ignore[arg-type]
         moved[trouble] = w.generations[0][0]
     assert moved["expired"] <= moved["lags"] + 20, moved
+
+
+def test_an_agent_that_answers_again_has_its_time_to_shut_before_power_is_used() -> None:
+    w = World(make_pool(proxies=(), gates=(FORGING, POWER), require="confirmed"))
+    w.run(60)
+    w.nodes["main"].hung = True
+    forging, power = w.switches[gate(FORGING, "main")], w.switches[gate(POWER, "main")]
+    forging.stuck, power.answers = True, False
+
+    def silent() -> None:
+        forging.answers = False
+
+    def back() -> None:
+        forging.answers, forging.stuck, power.answers = True, False, True
+
+    w.run(900, {400: silent, 500: back})
+    assert w.active == "backup"
+    assert switched_off(w) == []
+
+
+def test_a_silent_gate_that_is_passed_over_to_open_the_active_again_is_told() -> None:
+    w = forging_only()
+    w.run(60)
+    main, backup = w.switches[gate(FORGING, "main")], w.switches[gate(FORGING, "backup")]
+    backup.stuck = backup.open = True  # somebody put its keys back
+    w.run(100)
+    w.cut.add("backup")  # then its host is cut off, and the active's node comes back closed
+    main.open, main.process = False, "2"
+    w.run(1500)
+    assert main.open
+    assert any("backup@forging passed over" in alert for alert in w.alerts), w.alerts
+
+
+@pytest.mark.parametrize("relays", [("r1",), ("r1", "r2")])
+def test_relays_of_which_none_has_the_active_are_told(relays: tuple[str, ...]) -> None:
+    w = World(make_gateless_pool(relays=relays))
+    w.run(60)
+    for party in w.parties.values():
+        party.away = True
+        party.sessions.clear()
+    w.run(3000)
+    assert [f"{name} has no session with main" in " ".join(w.alerts) for name in relays] == [True] * len(relays)
+
+
+def test_a_pool_whose_gates_are_all_shut_at_the_first_start_does_not_wait_in_silence() -> None:
+    w = World(make_pool(proxies=(), gates=(FORGING,)), assigned=False)
+    w.switches[gate(FORGING, "main")].open = False
+    w.board.acting_since = instant(w.t)
+    w.run(290)
+    assert w.alerts == []
+    w.run(400)
+    assert [("no assignment yet" in alert, "failover adopt NAME" in alert) for alert in w.alerts] == [(True, True)]
+
+
+def test_keys_that_were_renewed_on_a_closed_producer_count_although_its_node_tells_old_numbers() -> None:
+    old = NodeReading(kes_remaining=0)
+    closed, at = GateReading(open=False, certain=True, expired=False), instant(10.0)
+    assert nodes.fold(nodes.NodeTrack(), old, at).expired_since == at
+    assert nodes.fold(nodes.NodeTrack(), old, at, closed).expired_since is None
+    assert nodes.fold(nodes.NodeTrack(), old, at, replace(closed, open=True)).expired_since == at
+    assert nodes.fold(nodes.NodeTrack(), NodeReading(), at, replace(closed, expired=True)).expired_since == at
