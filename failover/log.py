@@ -22,7 +22,6 @@ LONGEST = 2000  # characters of a line's words
 WAITING = 1000  # lines that wait for the writer
 CLOSING = 2.0  # seconds that the last lines may take
 AGAIN = 300.0  # seconds after which a line that is still the same is said again
-LEVELS = ("debug", "info", "warning", "error")
 
 _BY_KIND: Mapping[EventKind, str] = {
     EventKind.ALERT: "warning",

@@ -1,4 +1,4 @@
-"""What holds for every test: short folders, Ctrl-C that arrives, no skips where FAILOVER_REQUIRE is `all`."""
+"""What holds for every test: short folders, Ctrl-C that arrives, any machine's pace, no skips where none may be."""
 
 from __future__ import annotations
 
@@ -11,10 +11,15 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from hypothesis import HealthCheck, settings
 
 # Whoever starts the tests in a shell's background has them ignore Ctrl-C, and so would all programs that they start.
 if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
     signal.signal(signal.SIGINT, signal.default_int_handler)
+
+# How long an example takes says something about the machine.
+settings.register_profile("any machine", deadline=None, suppress_health_check=[HealthCheck.too_slow])
+settings.load_profile("any machine")
 
 # Other interpreters are compared with where they are at hand; no package could provide them.
 ALLOWED = ("no CPython",)

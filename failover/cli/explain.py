@@ -155,7 +155,10 @@ def _records(doc: status.Document) -> Iterator[str]:
         yield from (f"  {line}." for line in (*_servers(record), *_waits(record)))
         yield from (f"  {line}" for belief in record["believed"] for line in _believed(belief))
     yield from (f"Exposed since {exposed['since']}: {exposed['producer']}. {_EXPOSED}" for exposed in doc["exposed"])
-    yield _NO_GATE if status.gateless(doc) else _BEHIND_GATES
+    if not status.gateless(doc):
+        yield _BEHIND_GATES
+    else:
+        yield _LET_GO if any(relay["managed"] for relay in doc["relays"]) else _NO_GATE
 
 
 _BEHIND_GATES = "No handover waits for any of this: the proxies move the role, and records follow."
@@ -163,9 +166,14 @@ _NO_GATE = (
     "A handover is over once the provider has accepted the change. Nobody waits for what relays believe, nothing makes "
     "them follow sooner, and nothing shuts the other producer out."
 )
+_LET_GO = (
+    "A handover is over once the provider has accepted the change. Managed relays are made to let go of the other "
+    "producer one at a time, and again for as long as they may look it up; nothing else shuts it out."
+)
 _EXPOSED = (
     "The role has left it, and relays may still be connected to it: a node keeps a connection whose name has moved. "
-    "It ends when its port is seen to refuse, at a time when no relay looks it up any more: restart its node then."
+    "It ends when its port is seen to refuse, at a time when no relay looks it up any more: restart its node then. "
+    "Where every relay is managed, it also ends once none of them has a session with it then."
 )
 
 

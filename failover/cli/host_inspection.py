@@ -254,7 +254,9 @@ def _node(producer: Producer, status: Status | None, reading: NodeReading | Fail
     doubt = forging_trust(runs, reading)
     if doubt is not None:
         yield Found(Severity.NOTE, part, f"forging_enabled is not relied on: {doubt}; the counter tells")
-    if GateKind.FORGING in producer.gates and reading.about_to_lead is None and reading.starting is None:
+    gate = status.gates.get(GateKind.FORGING.value) if status is not None else None
+    closed = gate is not None and gate.reading.open is False and gate.reading.certain  # it never led since its start
+    if GateKind.FORGING in producer.gates and reading.about_to_lead is None and reading.starting is None and not closed:
         words = (
             "it does not tell how often it was about to lead, so a closed gate cannot show that the node has stopped"
         )

@@ -19,9 +19,11 @@ from failover.errors import FailoverError, GateError, PingError, StoreUnusable
 from failover.gates.haproxy import proxy_port
 from failover.model import (
     Address,
+    Admin,
     Check,
     DnsAnswer,
     Fault,
+    GateKind,
     Pool,
     Producer,
     Proxy,
@@ -173,6 +175,9 @@ async def _server(
         words = f"{name}: its check only connects, so a producer that hangs looks alive"
         mend = "use the check of the reference configuration (failover render haproxy)"
         found.append(Found(Severity.WARNING, part, words, mend))
+    elif server.check is Check.FAILED and server.admin is Admin.MAINT and GateKind.FIREWALL in producer.gates:
+        words = f"{name}: HAProxy's check of {producer.name} fails, as it does while its firewall gate is closed"
+        found.append(Found(Severity.NOTE, part, words))
     elif server.check is Check.FAILED:
         words = f"{name}: HAProxy's check of {producer.name} fails"
         found.append(Found(Severity.WARNING, part, words, "see whether the proxy's host reaches the producer"))

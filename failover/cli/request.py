@@ -21,7 +21,7 @@ from failover.cli.daemon import START, NoDaemon, fetch, lease_of
 from failover.errors import FailoverError, StoreUnusable
 from failover.host import RealHost
 from failover.journal import iso, plain
-from failover.model import BEGIN_WITHIN, POINT, Answer, Event, EventKind, Pool, Request, RequestState, Verb
+from failover.model import BEGIN_WITHIN, KICK, POINT, Answer, Event, EventKind, Pool, Request, RequestState, Verb
 from failover.store.sqlite import FILE, SqliteStore
 
 if TYPE_CHECKING:
@@ -166,10 +166,12 @@ def progress(event: Event) -> str:
             "steady": f"steady: {active} is active",
         }.get(str(detail.get("phase")), str(detail.get("phase")))
         return f"{words} ({event.reason})"
-    kind, part = detail.get("kind"), detail.get("gate") or detail.get("record")
+    kind, part = detail.get("kind"), detail.get("gate") or detail.get("record") or detail.get("relay")
     if event.kind is EventKind.STEP_DONE and detail.get("result") == "sent":
         if kind == POINT:
             return f"  pointed {part} to {event.producer}: its provider has accepted it"
+        if kind == KICK:
+            return f"  ended sessions of {part} with {event.producer}"
         return f"  {'opened' if kind == 'open' else 'closed'} {part}"
     return f"  {kind} {part}: {detail.get('result')}: {event.reason}"
 

@@ -10,7 +10,7 @@ from failover import status
 from failover.cli.daemon import fetch
 from failover.cli.file import Duration, known_producer, loaded
 from failover.cli.request import Wish, ask, confirm, require_daemon
-from failover.model import Pool, Verb
+from failover.model import GateKind, Pool, Verb
 from failover.signposts import NODE_MOST
 
 WAIT = 120.0  # seconds, by default
@@ -97,7 +97,20 @@ def refusals(document: status.Document, to: str, *, force: bool) -> list[str]:
     if target["fit"] is not True:
         found.append(f"{to} is not fit ({target['health']}: {target['detail']})")
     found.extend(f"{p['name']} does not answer" for p in document["proxies"] if not p["reachable"])
+    found.extend(f"{g['name']} does not answer" for g in _own(document) if _holds_up(g, to, document["active"]))
     return found + stuck
+
+
+def _own(document: status.Document) -> list[dict[str, object]]:
+    """Gates on producers' own hosts that go with the role: power does not."""
+    return [g for g in document["gates"] if g["proxy"] is None and g["kind"] != GateKind.POWER.value]
+
+
+def _holds_up(gate: dict[str, object], to: str, active: str | None) -> bool:
+    """Whether a voluntary handover waits for this silent gate; a standby's that was last seen shut holds up nobody."""
+    if gate["reachable"]:
+        return False
+    return gate["producer"] in (to, active) or gate["last_open"] is not False
 
 
 def _immovable(document: status.Document) -> list[str]:
@@ -121,12 +134,16 @@ def plan(pool: Pool, document: status.Document, to: str) -> list[str]:
 
 
 def _through_gates(pool: Pool, document: status.Document, to: str) -> list[str]:
-    gates = document["gates"]
+    gates = [g for g in document["gates"] if g["kind"] != GateKind.POWER.value]  # a failure alone switches off
     closing = [g["name"] for g in gates if g["producer"] != to and g["open"] is not False]
     opening = [g["name"] for g in gates if g["producer"] == to and g["open"] is not True]
+    own = list(dict.fromkeys(f"{g['producer']}@{g['kind']}" for g in _own(document) if g["producer"] != to))
+    seen = [f"closed, without a session, in {', '.join(p.name for p in pool.proxies)}"] if pool.proxies else []
+    seen += [f"confirmed closed by {' and '.join(own)}"] if own else []
+    ending = " and end the sessions there" if pool.proxies else ""
     lines = [
-        f"fencing: close {', '.join(closing) or 'nothing'} and end the sessions there",
-        f"see everyone but {to} closed, without a session, in {', '.join(p.name for p in pool.proxies)}",
+        f"fencing: close {', '.join(closing) or 'nothing'}{ending}",
+        f"see everyone but {to} {'; or '.join(seen)}",
         f"promoting: open {', '.join(opening) or 'nothing'}",
     ]
     if pool.records:

@@ -121,6 +121,12 @@ def _doubles(relay: RelayPart, producers: Sequence[ProducerPart | None], place: 
         mend = "a relay that doubles as a producer has the same address and agent as that: write the same in both"
         problem = f"is where producer {producer.name} listens, and its agent is another"
         yield Problem(((*place, "address"),), problem, mend)
+    for producer in producers:
+        if producer is None or producer.name != relay.name:
+            continue
+        if endpoint(producer.address) != endpoint(relay.address):
+            problem = f"is also the name of a producer, which is another node ({producer.address})"
+            yield Problem(((*place, "name"),), problem, "give each node a name of its own")
 
 
 def _reached(relay: RelayPart, producers: Sequence[ProducerPart], place: Location) -> Iterator[Problem]:

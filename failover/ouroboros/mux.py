@@ -24,7 +24,6 @@ KEEP_ALIVE = 8
 # a message has at most 11 bytes; the reference implementation allows more than anyone could mean.
 LIMITS: Mapping[int, int] = {HANDSHAKE: 5760, CHAIN_SYNC: 65535, KEEP_ALIVE: 1024}
 
-MAX_PAYLOAD = 65535  # what the length field can say
 SENT_PAYLOAD = 12288  # the largest frame that a node sends, and we too
 
 _HEADER = struct.Struct(">IHH")

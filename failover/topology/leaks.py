@@ -148,7 +148,7 @@ def _outside(look: _Look, producer: Producer) -> Iterator[Leak]:
 
 def _duplex(look: _Look, producer: Producer) -> Iterator[Leak]:
     why = "whoever the record points to"
-    if fenced(producer):
+    if fenced(producer) and not silent(producer):
         why = "as far as its firewall lets these through for it to sync"
     elif look.pool.proxies:
         why = "so a closed proxy does not fence it"
@@ -167,7 +167,10 @@ def _duplex(look: _Look, producer: Producer) -> Iterator[Leak]:
             f"{runs} passes over diffusionMode, which counts from {SINCE} on: {_listed(one)} can take its blocks over "
             f"its own connections, {why}"
         )
-        yield look.leak(producer, what, f"upgrade the node to {SINCE} or later, or give {producer.name} a forging gate")
+        other = f"give {producer.name} a forging gate"
+        if silent(producer):
+            other = "set fence.proxies_are_only_path to false: its own gate shuts it out"
+        yield look.leak(producer, what, f"upgrade the node to {SINCE} or later, or {other}")
 
 
 def _doubled(look: _Look, producer: Producer) -> Iterator[Leak]:

@@ -838,7 +838,9 @@ def mutated(asked: Asked, changes: list[tuple[int, int]], length: int) -> bytes:
 
 changes = st.lists(st.tuples(st.integers(0, 400), st.integers(0, 255)), max_size=6)
 lengths = st.sampled_from([100, 100, 100, 90, 50, 10, 130])
-unhurried = settings(max_examples=300, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+unhurried = settings(
+    max_examples=300, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow]
+)
 
 
 @unhurried

@@ -299,6 +299,10 @@ RULES: dict[str, tuple[str, str]] = {
         main("agent: bp9, gates: [forging]"),
         "producers[0].agent: 'bp9': is not one of agents. Mend: the agents are bp1, bp2: correct the name, or add it",
     ),
+    "relay called like a producer": (
+        HOSTED + 'relays: [{name: main, address: "198.51.100.20:3001"}]\n',
+        "relays[0].name: 'main': is also the name of a producer, which is another node (10.0.1.10:6000)",
+    ),
     "relay's agent unknown": (HOSTED + RELAY.replace("X", "agent: r9"), "relays[0].agent: 'r9': is not one of agents"),
     "no agents at all": (PROXIED.replace('00"}', '00", agent: bp1}', 1), "is not one of agents. Mend: there are none"),
     "producers share an agent": (

@@ -12,7 +12,8 @@ from rich.console import Console
 from status_world import report
 
 from failover import status
-from failover.model import Admin, Pool, Verb
+from failover.cli import switchover
+from failover.model import Admin, Gate, GateKind, Pool, Verb
 
 # INTERFACE, JSON; KEYS has what is there besides.
 INTERFACE = (
@@ -144,3 +145,28 @@ def test_the_picture_renders_on_a_terminal_and_says_the_same_headline() -> None:
 )
 def test_spans_are_told_in_two_units(seconds: float, words: str) -> None:
     assert status.span(seconds) == words
+
+
+def own_gates() -> World:
+    return World(make_pool(proxies=(), gates=(GateKind.FORGING, GateKind.POWER))).run(60)
+
+
+def plan_of(world: World) -> str:
+    return "\n".join(switchover.plan(world.pool, document(world), "backup"))
+
+
+def test_the_plan_of_a_switchover_says_on_which_gates_it_relies_and_switches_nothing_off() -> None:
+    plan = plan_of(own_gates())
+    assert "fencing: close main@forging\n" in plan + "\n"
+    assert "confirmed closed by main@forging" in plan
+    assert "power" not in plan
+
+
+def test_a_dry_run_is_refused_by_a_silent_gate_as_the_switchover_is() -> None:
+    world = own_gates()
+    world.switches[Gate(GateKind.FORGING.value, "main")].answers = False
+    world.run(world.t + 30)
+    assert switchover.refusals(document(world), "backup", force=False) == ["main@forging does not answer"]
+    asked = world.ask(Verb.SWITCHOVER, "backup")
+    world.run(world.t + 20)
+    assert world.answers[asked][0] == "refused"

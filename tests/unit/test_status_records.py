@@ -433,3 +433,5 @@ def test_the_steps_on_the_way_are_told_in_words() -> None:
     assert progress(failed) == f"  point {NAME}: conflict: it holds B"
     closed = replace(done, detail={"kind": "close", "gate": "main@p1", "result": "sent"})
     assert progress(closed) == "  closed main@p1"
+    kicked = replace(done, producer="main", detail={"kind": "kick", "relay": "relay-1", "result": "sent"})
+    assert progress(kicked) == "  ended sessions of relay-1 with main"
