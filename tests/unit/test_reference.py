@@ -17,7 +17,7 @@ from policy_world import World, instant, make_gateless_pool, make_pool
 from prometheus_client.parser import text_string_to_metric_families
 from status_world import report
 
-from failover import config, incidents, journal, splits, status
+from failover import agent, config, incidents, journal, splits, status
 from failover.cli import COMMANDS, main
 from failover.cli.daemon import Seen
 from failover.cli.ping import Outcome, document
@@ -131,6 +131,17 @@ def test_every_key_of_the_file_has_a_row_with_its_default(section: str, key: str
         assert scalars.duration(said) == default
     else:
         assert said == (str(default).lower() if isinstance(default, bool) else str(default))
+
+
+def test_every_key_of_an_agents_configuration_has_a_row_and_every_row_is_a_key() -> None:
+    table = REFERENCE.partition("## 8. The agent on a host")[2]
+    rows = re.findall(r"^\| `([a-z_.]+)` \|", table, re.MULTILINE)
+    keys = [
+        f"{section}.{key}".removeprefix(".")
+        for section in ("", "node", "firewall", "fuse")
+        for key in agent.KEYS[section]
+    ]
+    assert sorted(rows) == sorted(keys)
 
 
 def test_no_row_of_the_configuration_names_a_key_that_there_is_not() -> None:
