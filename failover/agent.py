@@ -1521,6 +1521,7 @@ def _peer(text: str) -> Place:
 CREDENTIAL_BOUND = 64 * 1024
 BULK_BOUND = 1024 * 1024
 EVOLUTIONS = 62  # KES periods for which a certificate is good; mainnet's value, and that of the public testnets
+KES_BYTES = 608  # of a KES signing key of depth 6, as on every Cardano network
 KES_SLOTS = 129_600  # slots of a KES period; likewise
 RESEND = 2.0  # seconds after which SIGHUP is sent again, at least: it has no effect while the node replays
 REMIND = 60  # slots after which an open producer whose counter stands still is told of its files again
@@ -1596,6 +1597,14 @@ def read_certificate(envelope: Any) -> Certificate:
     if sizes != (32, 64, 32) or not isinstance(counter, int) or not isinstance(period, int):
         raise ValueError("it is no operational certificate")
     return Certificate(hot, counter, period, hashlib.blake2b(cold, digest_size=28).hexdigest())
+
+
+def kes_public(key: bytes) -> bytes:
+    """The public half of a KES signing key: it ends with both halves of the tree's top, whose hash that is.
+
+    Source: cardano-base, Cardano/Crypto/KES/Sum.hs (rawSerialiseSignKeyKES, hashPairOfVKeys with Blake2b_256).
+    """
+    return hashlib.blake2b(key[-64:], digest_size=32).digest()
 
 
 def kes_period(metrics: Metrics | None) -> float | None:
@@ -1723,11 +1732,12 @@ class Forging:
             except (OSError, ValueError):
                 mend = "restore it from where you keep it"
                 raise Refused(f"{role} ({path}) could not be read as JSON", mend) from None
-        certificates = []
+        certificates, keys = [], []
         for role, envelope in _envelopes(contents):
             try:
                 if role != "certificate":
-                    read_envelope(envelope, role)
+                    content = read_envelope(envelope, role)
+                    keys += [content] if role == "kes" else []
                     continue
                 certificate = read_certificate(envelope)
             except ValueError as error:
@@ -1737,6 +1747,10 @@ class Forging:
             certificates.append(certificate)
         if not certificates:
             raise Refused("bulk: there is no certificate in it", "restore the right file")
+        for certificate, key in zip(certificates, keys):  # noqa: B905 - strict= came with Python 3.10
+            if isinstance(key, bytes) and len(key) == KES_BYTES and kes_public(key) != certificate.hot:
+                mend = "put the key there for which the certificate was issued (cardano-cli node issue-op-cert)"
+                raise Refused("the KES key and the certificate do not belong together", mend)
         return certificates
 
     def _inspect_file(self, role: str, path: Path) -> None:

@@ -1,8 +1,8 @@
 """A producer's credentials for the lab: text envelopes as cardano-cli writes them, with nothing real in them.
 
-The bytes look random, follow from a seed, and open nothing: no signature here can be verified, and the KES key's
-public part is a hash that the lab made up (``hot_key``), so that a key and a certificate that do not belong together
-can still be told apart. Sources of the forms: cardano-api, TextEnvelope and OperationalCertificate.
+The bytes look random, follow from a seed, and open nothing: no signature here can be verified. That a key and a
+certificate belong together is told as in life (``hot_key``). Sources of the forms: cardano-api, TextEnvelope and
+OperationalCertificate.
 """
 
 from __future__ import annotations
@@ -87,8 +87,11 @@ def pool_id(pool_seed: str) -> str:
 
 
 def hot_key(kes: bytes) -> bytes:
-    """What stands in the lab's certificates for the public part of a KES key; in life it is a tree of Ed25519 keys."""
-    return hashlib.blake2b(b"no real key" + kes, digest_size=KEY_BYTES).digest()
+    """The public part of a KES signing key, which ends with the two halves of which that is the hash.
+
+    Source: cardano-base, Cardano/Crypto/KES/Sum.hs.
+    """
+    return hashlib.blake2b(kes[-2 * KEY_BYTES :], digest_size=KEY_BYTES).digest()
 
 
 def _cold_key(pool_seed: str) -> bytes:

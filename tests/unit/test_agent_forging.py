@@ -257,6 +257,7 @@ def spoil(name: str) -> Callable[[Path], None]:
         "cut short": lambda folder: (
             (folder / "certificate").write_text(envelope("NodeOperationalCertificate", [[b"x" * 32, 7], b""])) and None
         ),
+        "another key": lambda folder: (folder / "kes").write_text(key_set(8)["kes"]) and None,
         "another pool": rewrite(cold=b"another cold key, 32 bytes long."),
         "an old counter": rewrite(counter=6),
         "expired": rewrite(period=100 - 62),
@@ -273,6 +274,7 @@ def spoil(name: str) -> Callable[[Path], None]:
         ("not json", "as JSON"),
         ("another type", "no VrfSigningKey"),
         ("cut short", "no operational certificate"),
+        ("another key", "the KES key and the certificate do not belong together"),
         ("another pool", "of another pool"),
         ("an old counter", "counter is 6, and 7 was live"),
         ("expired", "expired in period 100; now is 100"),
