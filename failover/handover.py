@@ -367,7 +367,7 @@ def _unserved(s: Situation, a: Assignment, target: str, gone: bool) -> Progress 
     if s.pool.gateless and not gone:  # a provider that takes no change is nobody's fault: only back to where it points
         fenceable = tuple(p for p in fenceable if s.serving(p))
     heir = s.first(fenceable, fit=True) or s.first(fenceable, fit=False)
-    if heir is None and gone:  # one that is barred is better than nobody, once the bar is old
+    if heir is None and (gone or not s.pool.gateless):  # one that is barred is better than nobody, once the bar is old
         heir = next(iter(s.heirs(fenceable)), None)
     if heir is None:
         return None

@@ -264,7 +264,7 @@ def test_an_agent_that_hangs_in_the_middle_of_a_close_lets_nobody_in_beside_it(f
         for pid in stopped:
             os.kill(pid, signal.SIGSTOP)
         assert stopped
-        pool.until(lambda s: s["phase"] == "steady", "it was confirmed otherwise, or taken back")
+        pool.until(lambda s: s["phase"] == "steady", "it was confirmed otherwise, or taken back", 3 * WITHIN)
         for pid in stopped:
             with suppress(ProcessLookupError):
                 os.kill(pid, signal.SIGCONT)

@@ -590,7 +590,7 @@ HOSTS = (
     _m(
         "a machine that answers is switched off",
         "fence",
-        "    if answering and spent < 2 * s.pool.lease.action_timeout:\n",
+        "    if left and min(left) > 0:\n",
         "    if False:\n",
         "keys-slow-power",
         judges=GATES,

@@ -140,7 +140,7 @@ def test_a_wrong_claim_exits_non_zero_keeps_the_folder_and_shows_the_journal(
     assert "   FALSE  backup serves: it does not [system]" in result.stdout
     assert "FALSE: proxies: scene 2." in result.stdout
     assert f"Logs and state are left in {tmp_path / 'demo'}" in result.stdout
-    assert "main is up and carries sessions" in result.stderr
+    assert "this controller decides" in result.stderr
     assert (tmp_path / "demo" / "proxies" / "controller.log").exists()
 
 

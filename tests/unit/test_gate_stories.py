@@ -306,3 +306,18 @@ def test_keys_that_were_renewed_on_a_closed_producer_count_although_its_node_tel
     assert nodes.fold(nodes.NodeTrack(), old, at, closed).expired_since is None
     assert nodes.fold(nodes.NodeTrack(), old, at, replace(closed, open=True)).expired_since == at
     assert nodes.fold(nodes.NodeTrack(), NodeReading(), at, replace(closed, expired=True)).expired_since == at
+
+
+def test_an_active_taken_back_whose_gate_stays_shut_gives_way_to_a_barred_one_once_the_bar_is_old() -> None:
+    """Its agent hangs with the lock: nothing opens it, and it is seen shut for certain. Nobody would make blocks."""
+    w = forging_only()
+    w.run(100)
+    main = w.switches[gate(FORGING, "main")]
+    main.stuck = main.between = True
+    w.ask(Verb.SWITCHOVER, "backup")
+
+    def shut() -> None:
+        main.between, main.open = False, False
+
+    w.run(1500, {130: shut})
+    assert (w.active, w.two) == ("backup", 0.0), [(t, str(s)) for t, s in w.steps]
