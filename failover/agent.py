@@ -344,6 +344,8 @@ def _checked(path: Path, document: Any) -> Config:
         raise wrong("nudge", f"{nudge!r}", f"one of {', '.join(NUDGES)}")
     if nudge == "restart" and gates:
         raise wrong("nudge", "this host has a producer, which is not restarted for its sessions", "never or sighup")
+    if nudge == "restart" and kind == "pidfile":
+        raise wrong("nudge", "nobody is known who could start a node with a pidfile anew", "never or sighup")
     return Config(
         path=path,
         pool=_text(top.get("pool"), "pool", 64),
@@ -1794,15 +1796,15 @@ class Forging:
             end = certificate.period + EVOLUTIONS
             raise Refused(f"the KES key expired in period {end}; now is {current:.0f}", mend)
 
-    def ended(self, metrics: Metrics | None) -> bool | None:
-        """Whether nothing that is held here, live or put aside, can sign a block any more; None: nothing tells."""
-        current, periods = kes_period(metrics), []
+    def kes_left(self, metrics: Metrics | None) -> int | None:
+        """The KES periods for which what is held here, live or put aside, can sign, 0 or less: none; None: unknown."""
+        current, ends = kes_period(metrics), []
         with contextlib.suppress(AgentError, OSError, ValueError):
             found = {role: path for role, path in self.places().items() if role in ("certificate", "bulk")}
             contents = {role: parse_json(_content(path, BULK_BOUND)) for role, path in found.items()}
             envelopes = [envelope for role, envelope in _envelopes(contents) if role == "certificate"]
-            periods = [read_certificate(envelope).period for envelope in envelopes]
-        return None if current is None or not periods else all(current >= period + EVOLUTIONS for period in periods)
+            ends = [read_certificate(envelope).period + EVOLUTIONS for envelope in envelopes]
+        return None if current is None or not ends else max(-MOST, min(MOST, max(ends) - int(current)))
 
     def guard(self, found: Found) -> None:
         """Ways of running the node for which this gate does not work. Raises Refused."""
@@ -2534,6 +2536,7 @@ class Agent:
             "metrics": shown_metrics(metrics) if metrics is not None else {},
             "metrics_error": trouble,
             "fuse": self.about_fuse(),
+            "nudge": self.config.nudge,
             "topology": None,
         }
         if request.get("topology"):
@@ -2583,7 +2586,10 @@ class Agent:
         gates = {}
         for kind in self.config.gates:
             if kind == "forging" and self.forging is not None:
-                gate = {**self.forging.view(memory, found, counter, trouble), "expired": self.forging.ended(metrics)}
+                gate = {
+                    **self.forging.view(memory, found, counter, trouble),
+                    "kes_left": self.forging.kes_left(metrics),
+                }
                 if self.config.fuse is not None and not self.fuse_runs():
                     gate["findings"].append(dict(NO_FUSE))
             else:
@@ -3012,12 +3018,16 @@ def boot(path: Path) -> int:
     left = agent.about_fuse()
     lapsed = left is not None and left["left"] <= 0
     forging = agent.forging
-    if "firewall" in agent.config.gates:  # first: whatever is wrong with the other gate, this one is put as it was
-        firewall = agent.firewall()
-        firewall.boot()
-        if lapsed and forging is None:
-            firewall.close()
-        print(f"firewall: {'closed' if firewall.read()['open'] is False else 'open'}")
+    trouble: AgentError | None = None
+    if "firewall" in agent.config.gates:  # each is put as it was, whatever is wrong with the other
+        try:
+            firewall = agent.firewall()
+            firewall.boot()
+            if lapsed and forging is None:
+                firewall.close()
+            print(f"firewall: {'closed' if firewall.read()['open'] is False else 'open'}")
+        except AgentError as error:
+            trouble = error
     if forging is not None:
         deadline = Deadline(WITHIN)
         with agent.state.lock(deadline):
@@ -3027,6 +3037,8 @@ def boot(path: Path) -> int:
                 forging.close(memory, deadline, "the host started", wait=False)
             agent.state.remember(memory)
         print(f"forging: {'open' if forging.all_present else 'closed'}")
+    if trouble is not None:
+        raise trouble
     return 0
 
 
@@ -3067,6 +3079,7 @@ def blow(agent: Agent, reason: str) -> None:
             firewall.close()
             print(f"fuse: firewall closed: {reason}", flush=True)
         return
+    agent.state.troubles.clear()  # told with each turn
     memory = agent.load_for("close")
     own = memory["forging"]
     settled = own.get("want") == "closed" and own.get("doing") is None and not forging.any_present

@@ -71,6 +71,7 @@ class Status:
     topology_text: str | None = None
     topology_error: str | None = None
     agent_version: str = ""
+    nudge: str = ""  # what this host's configuration allows beside ending sessions; empty: it did not say
 
 
 def answer(line: bytes) -> Mapping[str, Any]:
@@ -116,6 +117,7 @@ def status(said: Mapping[str, Any]) -> Status:
         topology_text=_long_text(topology, "text") if topology else None,
         topology_error=_maybe_text(said, "topology_error"),
         agent_version=_text(said, "agent"),
+        nudge=_maybe_text(said, "nudge") or "",
     )
 
 
@@ -134,7 +136,7 @@ def gate(said: Mapping[str, Any]) -> GateStatus:
         process=_maybe_text(said, "process"),
         findings=_findings(said),
         starting=said.get("starting") is True,
-        expired=said["expired"] if type(said.get("expired")) is bool else None,
+        kes_left=_maybe_below(said, "kes_left"),
     )
     return GateStatus(reading, _whole(said, "generation"), _whole(said, "term"))
 
@@ -213,6 +215,14 @@ def _whole(said: Mapping[str, Any], key: str) -> int:
     found = said.get(key)
     if type(found) is not int or not 0 <= found <= MOST:
         raise Nonsense(f"`{key}` is no whole number from 0 on")
+    return found
+
+
+def _maybe_below(said: Mapping[str, Any], key: str) -> int | None:
+    """A whole number that may be below 0."""
+    found = said.get(key)
+    if found is not None and (type(found) is not int or not -MOST <= found <= MOST):
+        raise Nonsense(f"`{key}` is no whole number")
     return found
 
 

@@ -373,8 +373,7 @@ class Board:
     def post_node(self, producer: str, reading: NodeReading, at: Instant) -> None:
         """Fold what a producer's node says of itself."""
         gate = self.gates.get(Gate(GateKind.FORGING.value, producer))
-        told = gate.reading if gate is not None and gate.answers else None
-        self.nodes[producer] = nodes.fold(self.nodes[producer], reading, at, told)
+        self.nodes[producer] = nodes.fold(self.nodes[producer], reading, at, None if gate is None else gate.reading)
 
     def post_node_silence(self, producer: str, at: Instant, error: str) -> None:
         """Fold that a producer's metrics could not be read."""

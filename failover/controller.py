@@ -349,7 +349,9 @@ class Controller:
             self._board.post_unanswered(gate, now)
             return True
         if begun.detail.get("kind") == StepKind.OPEN.value and gate in self._board.gates:
-            self._board.post_gate_sent(gate, StepKind.OPEN)  # until it answers, it was not last seen shut
+            read_at = self._board.gates[gate].read_at
+            if read_at is None or read_at.since(begun.at) < self.pool.lease.action_timeout:
+                self._board.post_gate_sent(gate, StepKind.OPEN)  # until it answers, it was not last seen shut
             return True
         if begun.detail.get("kind") != POINT:
             return False

@@ -161,7 +161,8 @@ def _credentials(s: Situation, name: str, node: NodeTrack) -> list[str]:
         words = "its KES key or certificate has expired: it can sign no block until new ones are installed"
         s.alert(f"credentials:{name}", f"{name}: {words}")
         return [words]
-    left = nodes.ends_soon(reading)
+    gate = s.view.gates.get(Gate(GateKind.FORGING.value, name))
+    left = nodes.ends_soon(reading, None if gate is None else gate.reading)
     if left is None:
         return []
     words = f"its KES key ends in {left} periods (36 h each on mainnet): make new ones (install-credentials)"

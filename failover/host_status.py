@@ -45,11 +45,13 @@ def node(s: Situation, producer: str) -> dict[str, Any] | None:
     if track is None:
         return None
     reading = track.reading
+    gate = s.view.gates.get(Gate(GateKind.FORGING.value, producer))
+    held = None if gate is None else gate.reading
     return {
         "forges": nodes.forging_now(track, s.now),
         "forged": None if reading is None else reading.forged,
         "adopted": None if reading is None else reading.adopted,
-        "kes_periods_left": None if reading is None else reading.kes_remaining,
+        "kes_periods_left": None if reading is None else nodes.periods_left(reading, held),
         "starting_percent": nodes.starting(track, s.now),
         "version": None if reading is None else reading.version,
         "error": track.error,

@@ -76,7 +76,7 @@ def dump(track: GateTrack) -> dict[str, Any]:
         "error": track.error,
         "opened": track.opened,
         "sent": track.sent,
-        "reading": None if reading is None else [reading.open, reading.certain, reading.process],
+        "reading": None if reading is None else [reading.open, reading.certain, reading.process, reading.kes_left],
     }
 
 
@@ -90,7 +90,8 @@ def restore(document: Any, *, unbroken: bool) -> GateTrack:
         reading = None
         if said is not None:
             state = said[0] if said[0] is None else bool(said[0])
-            reading = GateReading(state, certain=False, process=None if said[2] is None else str(said[2]))
+            left = None if len(said) < 4 or said[3] is None else int(said[3])  # earlier versions did not keep it
+            reading = GateReading(state, False, process=None if said[2] is None else str(said[2]), kes_left=left)
         return GateTrack(
             reading=reading,
             read_at=unpack(document["read_at"]) if reading is not None else None,

@@ -426,7 +426,7 @@ class GateReading:
     process: str | None = None
     findings: tuple[str, ...] = ()  # what an operator should mend there, although the gate works
     starting: bool = False  # its node is being started with files in place that it does not forge by
-    expired: bool | None = None  # of a forging gate: whether what its host holds can sign no block any more
+    kes_left: int | None = None  # of a forging gate: KES periods for which what its host holds can sign; 0: none
 
 
 @dataclass(frozen=True, slots=True)

@@ -34,7 +34,7 @@ class NodeTrack:
 
 
 def fold(track: NodeTrack, reading: NodeReading, at: Instant, gate: GateReading | None = None) -> NodeTrack:
-    """The track after a good reading. ``gate`` is what its forging gate says, if it has one that answers."""
+    """The track after a good reading. ``gate`` is what its forging gate last said, if it has one."""
     forges, compared, rose_from = track.forges, track.compared, track.rose_from
     counter = reading.about_to_lead
     if counter is None:
@@ -50,7 +50,7 @@ def fold(track: NodeTrack, reading: NodeReading, at: Instant, gate: GateReading 
             forges, compared = True, (counter, at)
         elif gap >= LEAST_GAP * 3:  # several slots without one
             forges, compared = False, (counter, at)
-    gone = _gone(reading, gate)
+    gone = expired(reading, gate)
     return NodeTrack(
         reading=reading,
         read_at=at,
@@ -90,28 +90,28 @@ def _restarted(before: NodeReading | None, now: NodeReading) -> bool:
     return abs(before.started - now.started) > 1.0
 
 
-def _gone(reading: NodeReading, gate: GateReading | None) -> bool:
-    """Whether it can sign no block any more, when it is to.
+def periods_left(reading: NodeReading, gate: GateReading | None) -> int | None:
+    """The KES periods for which it can sign (0: none); None: nothing tells. ``gate`` is its forging gate's reading.
 
     The numbers of a node that is shut stay as they were when it was, whatever its host has been given since.
     """
-    if gate is not None and gate.expired is not None and gate.open is False:
-        return gate.expired
-    return expired(reading) or (gate is not None and gate.expired is True)
+    own = [reading.kes_remaining] if reading.kes_remaining is not None else []
+    if reading.kes_period is not None and reading.certificate_expiry is not None:
+        own.append(reading.certificate_expiry - reading.kes_period)
+    if gate is None or gate.kes_left is None:
+        return min(own, default=None)
+    return min([gate.kes_left, *own]) if gate.open is True and gate.certain else gate.kes_left
 
 
-def expired(reading: NodeReading) -> bool:
+def expired(reading: NodeReading, gate: GateReading | None = None) -> bool:
     """Whether its KES key, or its operational certificate, can sign no block any more."""
-    if reading.kes_remaining is not None and reading.kes_remaining <= 0:
-        return True
-    if reading.kes_period is None or reading.certificate_expiry is None:
-        return False
-    return reading.kes_period >= reading.certificate_expiry
+    left = periods_left(reading, gate)
+    return left is not None and left <= 0
 
 
-def ends_soon(reading: NodeReading) -> int | None:
+def ends_soon(reading: NodeReading, gate: GateReading | None = None) -> int | None:
     """The KES periods that remain when they are few; None while there are plenty, or nothing is known."""
-    left = reading.kes_remaining
+    left = periods_left(reading, gate)
     return left if left is not None and 0 < left <= SOON else None
 
 

@@ -18,8 +18,8 @@ from failover.cli.inspection import Found, Severity
 from failover.errors import ConfigError, FailoverError, StoreUnusable
 from failover.gates.hostgate import links
 from failover.gates.power import PowerPort
-from failover.model import Agent, Gate, GateKind, GateReading, NodeReading, Pool, Producer, Relay, RelayReading
-from failover.nodes import ends_soon, expired
+from failover.model import Agent, Gate, GateKind, GateReading, NodeReading, Nudge, Pool, Producer, Relay, RelayReading
+from failover.nodes import ends_soon, expired, periods_left
 from failover.ports import Host, NodePort
 from failover.probes.metrics import AgentNodePort, HttpNodePort, forging_trust
 from failover.relay_port import AgentRelayPort
@@ -100,6 +100,13 @@ def _agent(pool: Pool, agent: Agent, answer: Status | FailoverError) -> Iterator
         mend = f"start it, or correct node.runtime there (it says {answer.node.runtime or 'nothing'})"
         yield Found(Severity.WARNING, part, "its node does not run", mend)
     yield from _fuse(pool, part, answer)
+    ranks = [nudge.value for nudge in Nudge]  # each allows those before it
+    for relay in pool.relays:
+        wanted = relay.agent == agent.name and answer.nudge in ranks and ranks.index(relay.restart.value)
+        if wanted and wanted > ranks.index(answer.nudge):
+            words = f"{relay.name} has restart: {relay.restart.value}, and this host allows no more than {answer.nudge}"
+            mend = f'set "nudge": "{relay.restart.value}" in /etc/failover-agent.json there, or change restart'
+            yield Found(Severity.WARNING, part, words, mend)
 
 
 def _fuse(pool: Pool, part: str, answer: Status) -> Iterator[Found]:
@@ -261,13 +268,13 @@ def _node(producer: Producer, status: Status | None, reading: NodeReading | Fail
             "it does not tell how often it was about to lead, so a closed gate cannot show that the node has stopped"
         )
         yield Found(Severity.WARNING, part, words, "let the node's configuration trace forging, and serve it there")
-    yield from _credentials(part, reading)
+    yield from _credentials(part, reading, None if gate is None else gate.reading)
 
 
-def _credentials(part: str, reading: NodeReading) -> Iterator[Found]:
+def _credentials(part: str, reading: NodeReading, gate: GateReading | None) -> Iterator[Found]:
     """How long its KES key and its operational certificate still sign, in KES periods."""
     mend = "rotate the KES key and certificate now: a producer that cannot sign is not made active"
-    if expired(reading):
+    if expired(reading, gate):
         certificate = reading.certificate_expiry is not None and (reading.kes_period or 0) >= reading.certificate_expiry
         what = (
             f"its certificate ended in KES period {reading.certificate_expiry}" if certificate else "its KES key ended"
@@ -275,12 +282,12 @@ def _credentials(part: str, reading: NodeReading) -> Iterator[Found]:
         now = f" (now {reading.kes_period})" if reading.kes_period is not None else ""
         yield Found(Severity.ERROR, part, f"{what}{now}: it can sign no block", mend)
         return
-    left = ends_soon(reading)
+    left = ends_soon(reading, gate)
     if left is not None:
         words = f"its KES key ends in {left} periods (of 36 h on mainnet)"
         yield Found(Severity.WARNING, part, words, "rotate the KES key and certificate before")
-    elif reading.kes_remaining is not None:
-        yield Found(Severity.OK, part, f"its KES key lasts for another {reading.kes_remaining} periods")
+    elif (lasts := periods_left(reading, gate)) is not None:
+        yield Found(Severity.OK, part, f"its KES key lasts for another {lasts} periods")
 
 
 # ---------------------------------------------------------------- relays

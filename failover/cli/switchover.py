@@ -97,7 +97,7 @@ def refusals(document: status.Document, to: str, *, force: bool) -> list[str]:
     if target["fit"] is not True:
         found.append(f"{to} is not fit ({target['health']}: {target['detail']})")
     found.extend(f"{p['name']} does not answer" for p in document["proxies"] if not p["reachable"])
-    found.extend(f"{g['name']} does not answer" for g in _own(document) if _holds_up(g, to, document["active"]))
+    found.extend(f"{g['name']} does not answer" for g in _own(document) if _holds_up(g, to, document))
     return found + stuck
 
 
@@ -106,11 +106,15 @@ def _own(document: status.Document) -> list[dict[str, object]]:
     return [g for g in document["gates"] if g["proxy"] is None and g["kind"] != GateKind.POWER.value]
 
 
-def _holds_up(gate: dict[str, object], to: str, active: str | None) -> bool:
-    """Whether a voluntary handover waits for this silent gate; a standby's that was last seen shut holds up nobody."""
+def _holds_up(gate: dict[str, object], to: str, document: status.Document) -> bool:
+    """Whether a voluntary handover waits for this silent gate.
+
+    A standby's that was last seen shut holds up nobody, unless all is to be confirmed.
+    """
     if gate["reachable"]:
         return False
-    return gate["producer"] in (to, active) or gate["last_open"] is not False
+    strict = document["fence"] == "confirmed"
+    return strict or gate["producer"] in (to, document["active"]) or gate["last_open"] is not False
 
 
 def _immovable(document: status.Document) -> list[str]:

@@ -222,14 +222,14 @@ def test_a_kes_period_that_stood_still_while_closed_does_not_hold_up_a_new_key(h
     ):
         host.write_keys(host.staging, key_set(8, period=105))
         assert host.ask("install-credentials", generation=2, term=1)["ok"]
-        assert host.gate()["expired"] is False
+        assert host.gate()["kes_left"] == 61
 
 
 def test_an_expired_certificate_is_noticed_by_the_slot_where_the_node_tells_no_kes_period(host: AgentHost) -> None:
     host.run_node()
     host.order("close")
     with telling(host, lambda: f"slotNum_int {PERIOD * 160}\nForge_about_to_lead_counter 5\n"):
-        assert host.gate()["expired"] is True
+        assert host.gate()["kes_left"] == -8
         answer = host.order("open", 2)
     assert "expired in period 152; now is 160" in answer["error"]
 
@@ -267,3 +267,17 @@ def test_a_nudge_that_this_hosts_own_configuration_does_not_allow_is_refused(tmp
         assert answer["ok"] is False
         assert f'"nudge" is {allowed}' in answer["error"]
         assert "restart" in answer["mend"]
+
+
+def test_a_firewall_that_cannot_be_put_back_at_a_reboot_does_not_keep_the_forging_gate_from_being_closed(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with agent_host(tmp_path, gates=["forging", "firewall"], firewall={"user": "4711"}, fuse={"after": 3.0}) as host:
+        made = agent.Agent(
+            agent.read_config(host.config), lambda args, *_, **__: agent.Ran(args, 1, "", "nft is missing")
+        )
+        made.firewall()._store(closed=True)
+        monkeypatch.setattr(agent, "Agent", lambda config: made)
+        with pytest.raises(agent.Unable):
+            agent.boot(host.config)
+        assert host.live == []

@@ -97,7 +97,7 @@ def test_status_has_every_part_of_the_protocol(host: AgentHost) -> None:
         "process",
         "findings",
         "starting",
-        "expired",
+        "kes_left",
         "generation",
         "term",
     }

@@ -301,11 +301,13 @@ def test_a_pool_whose_gates_are_all_shut_at_the_first_start_does_not_wait_in_sil
 
 def test_keys_that_were_renewed_on_a_closed_producer_count_although_its_node_tells_old_numbers() -> None:
     old = NodeReading(kes_remaining=0)
-    closed, at = GateReading(open=False, certain=True, expired=False), instant(10.0)
-    assert nodes.fold(nodes.NodeTrack(), old, at).expired_since == at
-    assert nodes.fold(nodes.NodeTrack(), old, at, closed).expired_since is None
-    assert nodes.fold(nodes.NodeTrack(), old, at, replace(closed, open=True)).expired_since == at
-    assert nodes.fold(nodes.NodeTrack(), NodeReading(), at, replace(closed, expired=True)).expired_since == at
+    closed, at = GateReading(open=False, certain=True, kes_left=60), instant(10.0)
+    told = (None, closed, replace(closed, open=True, certain=False), replace(closed, open=True))
+    since = [nodes.fold(nodes.NodeTrack(), old, at, gate).expired_since for gate in told]
+    assert since == [at, None, None, at], "by its own numbers only while it is seen to forge by what it holds"
+    assert nodes.fold(nodes.NodeTrack(), NodeReading(), at, replace(closed, kes_left=0)).expired_since == at
+    assert nodes.ends_soon(NodeReading(kes_remaining=3), closed) is None
+    assert nodes.ends_soon(NodeReading(kes_remaining=60), replace(closed, kes_left=3)) == 3
 
 
 def test_an_active_taken_back_whose_gate_stays_shut_gives_way_to_a_barred_one_once_the_bar_is_old() -> None:
