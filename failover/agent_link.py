@@ -202,7 +202,10 @@ class AgentLink:
         progress.asked = progress.sent = lane.out = True
         self._era += progress.changes
         try:
-            channel.send(line)
+            try:
+                channel.send(line)
+            except BrokenPipeError:  # it has just ended: nothing left for it, and in a moment it is known why
+                progress.sent = False
             said = await channel.line()
         finally:
             self._era += progress.changes
