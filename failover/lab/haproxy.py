@@ -28,6 +28,7 @@ from failover.model import Address, Pool, Producer, Proxy
 
 START_TIMEOUT = 10.0  # seconds; for starting, reloading and ending, each
 POLL = 0.02  # seconds
+STOP_LOOKS = 20_000  # at a process that was sent SIGSTOP: about a second
 
 
 class LabError(FailoverError):
@@ -133,10 +134,18 @@ class HaproxyProcess:
         self.state_file.write_text(text, encoding="utf-8")
 
     def suspend(self) -> None:
-        """Stop the workers in their tracks (SIGSTOP): connections are still taken by the kernel, nothing answers."""
-        for pid in self._alive():
+        """Stop the workers in their tracks (SIGSTOP): connections are still taken by the kernel, nothing answers.
+
+        A worker on another core goes on until the signal reaches it: that is waited for, for a moment.
+        """
+        pids = self._alive()
+        for pid in pids:
             os.kill(pid, signal.SIGSTOP)
             self._suspended.add(pid)
+        for _ in range(STOP_LOOKS):
+            if all(_stands_still(pid) for pid in pids):
+                return
+            os.sched_yield()
 
     def resume(self) -> None:
         """Let them go on (SIGCONT)."""
@@ -359,3 +368,12 @@ class LabProxy:
             for number, (name, address) in enumerate(c.producers.items())
         ]
         return head + "\n".join([f"backend {c.backend}", "    balance first", *rows, "", stats])
+
+
+def _stands_still(pid: int) -> bool:
+    """Whether every thread of a process is stopped, or it is gone."""
+    try:
+        threads = [path.read_text() for path in Path(f"/proc/{pid}/task").glob("*/stat")]
+    except OSError:  # one ended while we looked
+        return not Path(f"/proc/{pid}").exists()
+    return all(text.rpartition(")")[2].split()[0] in ("T", "t", "Z", "X") for text in threads)

@@ -22,14 +22,14 @@ GOOD = """\
 pool: EXMPL
 network: mainnet
 state: FOLDER/state
-listen: "127.0.0.1:PORT"
+listen: "127.93.0.1:PORT"
 producers:
-  - {name: main, address: "127.0.0.1:PORT"}
-  - {name: backup, address: "127.0.0.2:PORT"}
+  - {name: main, address: "127.93.0.1:PORT"}
+  - {name: backup, address: "127.93.0.2:PORT"}
 proxies:
-  - {name: proxy-1, socket: "127.0.0.1:PORT", backend: producers}
+  - {name: proxy-1, socket: "127.93.0.1:PORT", backend: producers}
 """
-STATS = GOOD.replace('socket: "127.0.0.1:PORT"', 'stats: "http://127.0.0.1:PORT/stats", username: u, PASSWORD')
+STATS = GOOD.replace('socket: "127.93.0.1:PORT"', 'stats: "http://127.93.0.1:PORT/stats", username: u, PASSWORD')
 GATELESS = (
     GOOD[: GOOD.index("proxies")]
     + """\
@@ -38,14 +38,14 @@ records:
   - name: bp.example.com.
     addresses: {main: 203.0.113.10, backup: 203.0.113.20}
     ttl: 60
-    rfc2136: {server: "127.0.0.1:PORT", zone: example.com, key_name: bp, key_file: FOLDER/key}
-    verify: {servers: ["127.0.0.1:PORT"]}
+    rfc2136: {server: "127.93.0.1:PORT", zone: example.com, key_name: bp, key_file: FOLDER/key}
+    verify: {servers: ["127.93.0.1:PORT"]}
 health: {timeout: 1s}
 lease: {action_timeout: 1s}
 """
 )
 AGENT = (
-    'agents: [{name: bp1, address: "127.0.0.1:PORT", key_file: FOLDER/ssh, '
+    'agents: [{name: bp1, address: "127.93.0.1:PORT", key_file: FOLDER/ssh, '
     'host_key: "ssh-ed25519 AAAAC3NzaC1lZDI1NTE5AAAAIDlgoeIxgbm5yQhp1SvZ7yrNEOi1ZOmJ3o3YLuRVPjVC"}]\n'
 )
 COMMANDS = (
@@ -70,7 +70,7 @@ COMMANDS = (
     ("render", "haproxy"),
 )
 BOMB = "a0: &a0 [lol, lol]\n" + "".join(f"a{i}: &a{i} [*a{i - 1}, *a{i - 1}]\n" for i in range(1, 60))
-SECOND = '  - {name: backup, address: "127.0.0.2:PORT"}\n'
+SECOND = '  - {name: backup, address: "127.93.0.2:PORT"}\n'
 
 CASES: dict[str, tuple[str, int, str]] = {  # the file, the line, and what is said of it
     "syntax": (GOOD + "health: [\n", 11, "is not YAML"),
@@ -83,12 +83,12 @@ CASES: dict[str, tuple[str, int, str]] = {  # the file, the line, and what is sa
     "fail_over_after too short": (GOOD + "policy: {fail_over_after: 29s}\n", 10, "shorter than interval x fall, 30 s"),
     "lease too short": (GOOD + "lease: {duration: 35s}\n", 10, "not less than duration 35 s"),
     "the same name": (GOOD.replace("name: backup", "name: main"), 7, "the same name as producers[0]"),
-    "the same address": (GOOD.replace("127.0.0.2:PORT", "127.0.0.1:PORT"), 7, "the same address as producers[0]"),
+    "the same address": (GOOD.replace("127.93.0.2:PORT", "127.93.0.1:PORT"), 7, "the same address as producers[0]"),
     "control in a name": (GOOD.replace("main,", '"ma\\e[2Jin",'), 6, "has control characters"),
     "raw control": (GOOD.replace("main,", "ma\x1b[2Jin,"), 6, "has the control character U+001B"),
     "control in a proxy": (GOOD.replace("proxy-1", '"p\\u009b2J"'), 9, "has control characters"),
     "control in a backend": (GOOD.replace("producers}", '"p\\ndisable server x"}'), 9, "has control characters"),
-    "missing port": (GOOD.replace('"127.0.0.2:PORT"', '"127.0.0.2"'), 7, "has no port"),
+    "missing port": (GOOD.replace('"127.93.0.2:PORT"', '"127.93.0.2"'), 7, "has no port"),
     "unknown network": (GOOD.replace("mainnet", "testnet"), 2, "not a network that is known"),
     "one producer only": (GOOD.replace(SECOND, ""), 5, "a pool needs at least two"),
     "missing secret": (STATS.replace("PASSWORD", "password_file: FOLDER/nosuch"), 9, "there is no such file"),
@@ -132,7 +132,7 @@ CASES: dict[str, tuple[str, int, str]] = {  # the file, the line, and what is sa
         "producers[0].power.off: has a password among its words",
     ),
     "relay managed by nobody": (
-        GOOD + 'relays: [{name: relay-1, address: "127.0.0.1:PORT", managed: true}]\n',
+        GOOD + 'relays: [{name: relay-1, address: "127.93.0.1:PORT", managed: true}]\n',
         10,
         "relays[0].managed: true: has no agent",
     ),
@@ -220,7 +220,8 @@ def desk(tmp_path: Path) -> Iterator[Desk]:
         (tmp_path / name).chmod(mode)
     (tmp_path / "ssh").write_bytes(asyncssh.generate_private_key("ssh-ed25519").export_private_key("openssh"))
     (tmp_path / "ssh").chmod(0o600)
-    with socket.create_server(("127.0.0.1", 0)) as listener:
+    # On an address that no other test knows: somebody may still dial a port of 127.0.0.1 that was free a moment ago.
+    with socket.create_server(("127.93.0.1", 0)) as listener:
         listener.setblocking(False)
         yield Desk(tmp_path, listener.getsockname()[1], listener)
 
@@ -309,7 +310,7 @@ def test_another_render_is_not_supported_by_this_version(desk: Desk, what: str) 
 
 
 def test_every_mistake_of_a_file_is_told_at_once_in_the_order_of_its_lines(desk: Desk) -> None:
-    text = GOOD.replace("mainnet", "testnet").replace('"127.0.0.2:PORT"', '"127.0.0.2"') + "helth: {}\n"
+    text = GOOD.replace("mainnet", "testnet").replace('"127.93.0.2:PORT"', '"127.93.0.2"') + "helth: {}\n"
     done = run(desk.file(text), "run")
     assert done.exit_code == 2
     assert [int(n) for n in re.findall(r"failover\.yaml:(\d+): ", done.stderr)] == [2, 7, 10]
